@@ -1,0 +1,145 @@
+//! Everything on a host that is not the VMM: networks, disks, templates, the channel to the guest.
+//!
+//! The control plane knows a machine as a [`Node`]; [`LocalNode`] is the one in this process, and a remote
+//! one speaks the same trait over the wire. A run is one life of a sandbox in a microVM, named by its run
+//! id; the node never learns which sandbox it belongs to.
+//!
+//! ```text
+//! create: template -> network -> disk -> VMM prepare -> boot -> agent ready -> handshake     each with its undo
+//! destroy: VMM gone (observed) -> network -> run directory
+//! ```
+
+#![warn(missing_docs)]
+
+mod error;
+mod guest;
+mod values;
+
+pub use error::{CreateError, CreateStep};
+pub use flames_vmm::{
+    Capabilities, Error, ErrorKind, Exit, ExitCause, MiB, Result, Retry, StopDeadlines, VmId, VmState,
+};
+pub use guest::{
+    ByteStream, Entry, EntryKind, FileDownload, GuestClient, GuestError, GuestErrorKind, GuestResult, ProcessEnd,
+    ProcessEvent, ProcessEvents, ProcessInfo, Signal, StartProcess, WriteFile,
+};
+pub use values::{
+    AccessToken, Adoption, BuildProgress, BuildTemplate, Capacity, CreateVm, CreatedVm, GuestStream, Leak, LeakKind,
+    Reaped, RunExit, RunFacts, RunInfo, StageTimings, Template, TemplateName, TemplateOrigin, TemplateSource,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::fmt::Debug;
+use tokio::sync::{broadcast, mpsc};
+
+/// A machine that runs microVMs.
+#[async_trait]
+pub trait Node: Debug + Send + Sync + 'static {
+    /// Makes a microVM from a template and hands it out once its agent took the handshake.
+    ///
+    /// Whatever fails, and also when this future is dropped, nothing stays behind.
+    ///
+    /// # Errors
+    /// A variant per step, with a kind: [`CreateError::kind`].
+    async fn create(&self, request: CreateVm) -> Result<CreatedVm, CreateError>;
+
+    /// Ends a run and removes everything it had. Idempotent: a run that is not there (any more) answers
+    /// [`ExitCause::Unknown`] with no output. A network slot is given back only after the exit was observed.
+    ///
+    /// # Errors
+    /// `Timeout` when the process outlives even `SIGKILL`; nothing that it could still use is taken away.
+    async fn destroy(&self, run: &VmId) -> Result<Exit>;
+
+    /// Stops the virtual CPUs. Pausing a paused run changes nothing.
+    ///
+    /// # Errors
+    /// `NotFound` without such a run; `Unavailable` when its VMM is gone.
+    async fn pause(&self, run: &VmId) -> Result<()>;
+
+    /// Lets the virtual CPUs run. Resuming a running run changes nothing.
+    ///
+    /// # Errors
+    /// `NotFound` without such a run; `Unavailable` when its VMM is gone.
+    async fn resume(&self, run: &VmId) -> Result<()>;
+
+    /// The client of the agent inside a run; cheap, connections are shared.
+    ///
+    /// # Errors
+    /// `NotFound` without such a run.
+    async fn guest(&self, run: &VmId) -> Result<GuestClient>;
+
+    /// A connection to a TCP port of the guest, opened from within its network.
+    ///
+    /// # Errors
+    /// `NotFound` without such a run; `Unavailable` when nothing listens there; `Unsupported` for other
+    /// ports than the agent's on a node without root.
+    async fn connect(&self, run: &VmId, port: u16) -> Result<GuestStream>;
+
+    /// The newest bytes of the console, at most `limit`.
+    ///
+    /// # Errors
+    /// `NotFound` without such a run.
+    async fn console(&self, run: &VmId, limit: usize) -> Result<Bytes>;
+
+    /// What a run has on this host.
+    ///
+    /// # Errors
+    /// `NotFound` without such a run.
+    async fn inspect(&self, run: &VmId) -> Result<RunInfo>;
+
+    /// All runs on this node, by run id.
+    async fn list(&self) -> Vec<RunInfo>;
+
+    /// Exits of VMMs from now on, asked for or not. A receiver that lags compares with [`Node::list`].
+    fn exits(&self) -> broadcast::Receiver<RunExit>;
+
+    /// The templates that can be created from, by name.
+    ///
+    /// # Errors
+    /// `Unavailable` when the folders cannot be read.
+    async fn templates(&self) -> Result<Vec<Template>>;
+
+    /// Builds a template and makes it visible in one step. What was built before under the name is
+    /// replaced; runs that use it keep their file.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a source that is not there or not usable; `Unavailable` without `mkfs.erofs` or
+    /// space; `Conflict` for the name of a built-in template.
+    async fn build_template(
+        &self,
+        request: BuildTemplate,
+        progress: mpsc::Sender<BuildProgress>,
+    ) -> Result<Template>;
+
+    /// Removes a template that was built here.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for a built-in one.
+    async fn remove_template(&self, name: &TemplateName) -> Result<()>;
+
+    /// Takes over what an earlier daemon left: adopts VMs that live, reaps everything else. Called once,
+    /// before the first create.
+    ///
+    /// # Errors
+    /// `Unavailable` when the data directory cannot be read.
+    async fn adopt(&self) -> Result<Adoption>;
+
+    /// Removes what has no owner.
+    ///
+    /// # Errors
+    /// `Unavailable` when a resource resists; the others were still tried.
+    async fn reap(&self) -> Result<Reaped>;
+
+    /// How many resources of each kind are owned by a run or a ready slot, and how many by nobody.
+    ///
+    /// # Errors
+    /// `Unavailable` when the host does not tell.
+    async fn leaks(&self) -> Result<Vec<Leak>>;
+
+    /// What the machine has, and what is left of it.
+    async fn capacity(&self) -> Capacity;
+
+    /// Gives back what was prepared ahead (ready slots). Runs stay: they outlive the daemon.
+    async fn shutdown(&self);
+}
