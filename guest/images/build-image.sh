@@ -13,24 +13,14 @@ here=$root/guest/images
 
 main() {
     name=${1:-}
-    [ -n "$name" ] && [ -f "$here/$name.sh" ] || die "no such image: '$name'; there are: $(list_images)"
+    [ -n "$name" ] && [ -f "$here/$name.sh" ] || die "no such image: '$name'; there are: base mini"
     require_tool mkfs.erofs erofs-utils
-    as_owner_of_all_files "$@"
+    lock "image-$name"
+    "$here/$name.sh" prepare
     inputs=$(hash_inputs)
     image=$cache/images/$name/$inputs.erofs
     [ -f "$image.json" ] || build
     publish "$image" "images/$name.erofs"
-}
-
-list_images() {
-    (cd "$here" && grep -l '^tree()' -- *.sh | sed 's/\.sh$//' | grep -v '^build-image$' | tr '\n' ' ')
-}
-
-# Files of an image belong to root and to its user. Without root, fakeroot pretends.
-as_owner_of_all_files() {
-    [ "$(id -u)" = 0 ] && return
-    require_tool fakeroot fakeroot
-    exec fakeroot "$0" "$@"
 }
 
 hash_inputs() {
@@ -42,20 +32,34 @@ hash_inputs() {
 }
 
 build() {
-    local work options
-    lock "image-$name"
-    [ -f "$image.json" ] && return
     mkdir -p "$(dirname "$image")"
-    work=$(mktemp -d "$cache/images/$name/build.XXXXXX")
-    # shellcheck disable=SC2064 # the folder of now
-    trap "rm -rf '$work'" EXIT
-    mkdir "$work/tree"
-    chmod 0755 "$work/tree"
-    "$here/$name.sh" tree "$work/tree"
-    read -ra options <<<"$("$here/$name.sh" mkfs)"
-    "$here/pack.sh" "$work/tree" "$image" "$inputs" ${options[@]+"${options[@]}"}
+    as_owner_of_all_files "$0" --assemble "$name" "$image" "$inputs"
     write_manifest "$image" "$inputs" "guest/images/$name.sh"
     say "$name: built in $(show_seconds), $(du -h --apparent-size "$image" | cut -f1)"
 }
 
-main "$@"
+# Files of an image belong to root and to its user. Without root, fakeroot pretends.
+as_owner_of_all_files() {
+    [ "$(id -u)" = 0 ] && { "$@"; return; }
+    require_tool fakeroot fakeroot
+    fakeroot "$@"
+}
+
+# assemble NAME IMAGE INPUTS: tree and image in one process tree, because fakeroot's memory ends with it.
+assemble() {
+    local name=$1 image=$2 inputs=$3 options
+    work=$(mktemp -d "$(dirname "$image")/build.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    chmod 0755 "$work"
+    mkdir "$work/tree"
+    "$here/$name.sh" tree "$work/tree"
+    read -ra options <<<"$("$here/$name.sh" mkfs)"
+    "$here/pack.sh" "$work/tree" "$image" "$inputs" "${options[@]}"
+}
+
+if [ "${1:-}" = --assemble ]; then
+    shift
+    assemble "$@"
+else
+    main "$@"
+fi

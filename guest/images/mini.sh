@@ -1,13 +1,16 @@
 #!/bin/bash
 # The image `mini`: one static busybox, its applets, two users. For tests, benchmarks and jobs that bring a static binary.
 #
-# usage: mini.sh inputs       what the result depends on
+# usage: mini.sh prepare      nothing to do
+#        mini.sh inputs       what the result depends on
 #        mini.sh tree DIR     makes the tree in DIR
 #        mini.sh mkfs         options for packing
 set -euo pipefail
 . "$(dirname "$0")/../../scripts/lib.sh"
 
 busybox=/usr/bin/busybox
+
+prepare() { :; }
 
 inputs() {
     require_static_busybox
