@@ -80,6 +80,14 @@ impl Error {
         }
     }
 
+    /// The same place, another kind; the retry hint follows.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self.retry = kind.default_retry();
+        self
+    }
+
     /// Names the operation that failed, as the trait calls it.
     #[must_use]
     pub fn operation(mut self, operation: &'static str) -> Self {

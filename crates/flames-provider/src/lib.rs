@@ -8,6 +8,7 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod decorate;
 mod error;
 
 pub use error::{Error, ErrorKind, Retry};
