@@ -22,6 +22,12 @@ pub use spec::{
     SnapshotParts, StopDeadlines, VmDescription, VmHandle, VmId, VmSpec, VmState,
 };
 
+/// File in a VM's run directory that holds its [`VmHandle`] as JSON while the VMM's process lives.
+pub const HANDLE_FILE: &str = "vmm.json";
+
+/// File in a VM's run directory that holds the newest output of the guest's console.
+pub const CONSOLE_FILE: &str = "console.log";
+
 pub use flames_provider::{Error, ErrorKind, Result, Retry};
 
 use async_trait::async_trait;
@@ -43,6 +49,9 @@ pub trait VmmDriver: Debug + Send + Sync + 'static {
     async fn version(&self) -> Result<String>;
 
     /// Starts the VMM's process up to the point where only the guest is missing.
+    ///
+    /// From then on and until the process is gone, the file [`HANDLE_FILE`] in the run directory holds the
+    /// [`VmHandle`] as JSON: a daemon that died half way through a create finds what to end.
     ///
     /// # Errors
     /// `InvalidInput` for a spec that no VMM could run (missing kernel or disk file, memory out of range);
@@ -66,12 +75,12 @@ pub trait PreparedVm: Debug + Send + Sync {
     /// `InvalidInput` if it was prepared for a restore; `Unavailable` when the VMM refuses or died.
     async fn boot(self: Box<Self>) -> Result<Box<dyn BootingVm>>;
 
-    /// Continues a guest where a snapshot left it.
+    /// Continues a guest where the snapshot it was prepared for left it.
     ///
     /// # Errors
     /// `Unsupported` without the capability; `InvalidInput` if it was prepared for a boot; `Corrupt` when
     /// the parts do not fit this VMM.
-    async fn restore(self: Box<Self>, snapshot: &SnapshotParts) -> Result<Box<dyn RunningVm>>;
+    async fn restore(self: Box<Self>) -> Result<Box<dyn RunningVm>>;
 }
 
 /// A guest whose kernel runs and whose agent has not yet reported.

@@ -94,13 +94,16 @@ pub enum Network {
     },
 }
 
-/// What a VMM process is started for: some VMMs must know before they start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a VMM process is started for. Some VMMs must know where the memory lives before they start.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PrepareFor {
-    /// [`crate::PreparedVm::boot`] comes next.
+    /// [`crate::PreparedVm::boot`] comes next; the memory is this VM's alone.
     Boot,
-    /// [`crate::PreparedVm::restore`] comes next.
-    Restore,
+    /// [`crate::PreparedVm::boot`] comes next, and later a snapshot that clones will share: the memory is kept
+    /// where they can map it.
+    Template,
+    /// [`crate::PreparedVm::restore`] comes next, from these parts.
+    Restore(SnapshotParts),
 }
 
 /// What a driver can do.
