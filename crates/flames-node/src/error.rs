@@ -83,15 +83,8 @@ pub enum CreateStep {
 
 impl CreateStep {
     /// Every step, in order.
-    pub const ALL: [Self; 7] = [
-        Self::Admit,
-        Self::Template,
-        Self::Network,
-        Self::Disk,
-        Self::VmmSpawn,
-        Self::Boot,
-        Self::AgentInit,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Admit, Self::Template, Self::Network, Self::Disk, Self::VmmSpawn, Self::Boot, Self::AgentInit];
 
     /// The error of this step.
     pub fn failed(self, cause: Error) -> CreateError {

@@ -20,12 +20,14 @@ pub use flames_vmm::{
     Capabilities, Error, ErrorKind, Exit, ExitCause, MiB, Result, Retry, StopDeadlines, VmId, VmState,
 };
 pub use guest::{
-    ByteStream, Entry, EntryKind, FileDownload, GuestClient, GuestError, GuestErrorKind, GuestResult, ProcessEnd,
-    ProcessEvent, ProcessEvents, ProcessInfo, Signal, StartProcess, WriteFile,
+    AGENT_PORT, ByteStream, Dial, Entry, EntryKind, FileDownload, GuestClient, GuestError, GuestErrorKind,
+    GuestResult, InitGuest, ProcessEnd, ProcessEvent, ProcessEvents, ProcessInfo, Signal, StartProcess,
+    Stdin, WriteFile,
 };
 pub use values::{
-    AccessToken, Adoption, BuildProgress, BuildTemplate, Capacity, CreateVm, CreatedVm, GuestStream, Leak, LeakKind,
-    Reaped, RunExit, RunFacts, RunInfo, StageTimings, Template, TemplateName, TemplateOrigin, TemplateSource,
+    AccessToken, Adoption, BuildProgress, BuildTemplate, Capacity, CreateVm, CreatedVm, Duplex, GuestStream,
+    Leak, LeakKind, Reaped, RunExit, RunFacts, RunInfo, StageTimings, Template, TemplateName, TemplateOrigin,
+    TemplateSource,
 };
 
 use async_trait::async_trait;

@@ -1,0 +1,75 @@
+//! The typed client of the agent inside a guest: HTTP/1.1 over connections that a [`Dial`] opens.
+//!
+//! Everything has a deadline and everything read is bounded: what answers is a guest, and a guest is hostile.
+
+mod file;
+mod frame;
+mod process;
+mod transport;
+mod types;
+
+pub use process::ProcessEvents;
+pub use transport::Dial;
+pub use types::{
+    ByteStream, Entry, EntryKind, FileDownload, GuestError, GuestErrorKind, GuestResult, InitGuest,
+    ProcessEnd, ProcessEvent, ProcessInfo, Signal, StartProcess, Stdin, WriteFile,
+};
+
+use crate::AccessToken;
+use std::sync::Arc;
+use std::time::Duration;
+use transport::{Call, Transport};
+
+/// Port of the agent in every guest.
+pub const AGENT_PORT: u16 = 49983;
+
+/// For calls that answer at once.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// For calls that a guest at work may take long for (recursive removes, long listings).
+const WORK_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Speaks to the agent of one run. Clones share their connections.
+#[derive(Clone, Debug)]
+pub struct GuestClient {
+    transport: Transport,
+}
+
+impl GuestClient {
+    /// A client whose connections `dial` opens and whose calls carry `token`.
+    pub fn new(dial: Arc<dyn Dial>, token: AccessToken) -> Self {
+        Self { transport: Transport::new(dial, token) }
+    }
+
+    /// Asks whether the agent serves.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not.
+    pub async fn health(&self) -> GuestResult<()> {
+        self.transport.get("/health", CALL_DEADLINE).await
+    }
+
+    /// The handshake after a boot or a restore: time, entropy, token, environment, hostname.
+    ///
+    /// # Errors
+    /// `Unauthenticated` for a wrong control token; `Internal` when the agent cannot do what it must.
+    pub async fn init(&self, control: &AccessToken, init: &InitGuest) -> GuestResult<()> {
+        self.transport.control("/flames/v1/init", control, &init.wire(), CALL_DEADLINE).await
+    }
+
+    /// Asks the guest to power off.
+    ///
+    /// # Errors
+    /// `Unauthenticated` for a wrong control token.
+    pub async fn shutdown(&self, control: &AccessToken) -> GuestResult<()> {
+        self.transport.control("/flames/v1/shutdown", control, &serde_json::json!({}), CALL_DEADLINE).await
+    }
+
+    async fn call<Answer: serde::de::DeserializeOwned>(
+        &self,
+        method: &'static str,
+        user: Option<&str>,
+        request: &serde_json::Value,
+    ) -> GuestResult<Answer> {
+        self.transport.unary(Call { method, user, deadline: WORK_DEADLINE }, request).await
+    }
+}
