@@ -1,1 +1,42 @@
-//! Not written yet.
+//! Private instances of real servers for tests: PostgreSQL, Redis, NATS with JetStream, Caddy.
+//!
+//! ```no_run
+//! # async fn test() {
+//! use flames_testkit::Postgres;
+//! let Some(postgres) = Postgres::start().await else { return }; // not installed: said so, loudly
+//! let url = postgres.url();
+//! postgres.server().kill9();
+//! postgres.server().restart().await; // same port, same data
+//! # }
+//! ```
+//!
+//! Each server is a child process on a free loopback port, with its data in a temporary folder. It ends
+//! when its value is dropped, and also when the test process is killed: the kernel signals it
+//! (`setpriv --pdeathsig`), and a guard process removes the folder. What is written survives
+//! [`Server::kill9`], except in Redis, which keeps nothing.
+//!
+//! A server that is not installed is reported by `flames_provider::conformance::skip`, so `FLAMES_REQUIRE`
+//! makes it a failure. One that does not start fails the test with its log.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![allow(clippy::expect_used, reason = "a test fails by panicking, and this crate is for tests alone")]
+
+mod caddy;
+mod nats;
+mod port;
+mod postgres;
+mod probe;
+mod redis;
+mod scratch;
+mod server;
+mod spawner;
+
+pub use caddy::Caddy;
+pub use nats::Nats;
+pub use port::Port;
+pub use postgres::Postgres;
+pub use probe::Probe;
+pub use redis::Redis;
+pub use scratch::Scratch;
+pub use server::{Server, ServerSpec, StopSignal};
