@@ -1,2 +1,10 @@
-//! Sandboxes: their states, their records and what can be done with them.
+//! Sandboxes: their states, their records, and what can be done with them.
+
+pub mod admit;
+mod create;
+mod destroy;
+pub mod error;
+pub mod query;
+pub mod record;
+pub(crate) mod run;
 pub mod state;

@@ -1,0 +1,76 @@
+//! The control plane of one installation: what the API calls.
+
+use crate::clock::Clock;
+use crate::deadlines::Deadlines;
+use crate::sandbox::admit::Limits;
+use crate::sandbox::record::Records;
+use crate::token::TokenKey;
+use flames_node::Node;
+use flames_provider::Result;
+use flames_state::StateStore;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Owns every sandbox: brings it through its states and ends it in time.
+///
+/// Its records are the truth; what it holds in memory is rebuilt from them at a start.
+#[derive(Debug)]
+pub struct ControlPlane {
+    pub(crate) records: Records,
+    pub(crate) node: Arc<dyn Node>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Limits,
+    pub(crate) tokens: TokenKey,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl ControlPlane {
+    /// Connects the parts, brings the records in line with what lives on the host, and starts the
+    /// reconcilers.
+    ///
+    /// # Errors
+    /// What the store or the node answers.
+    pub async fn start(
+        store: Arc<dyn StateStore>,
+        node: Arc<dyn Node>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+    ) -> Result<Arc<Self>> {
+        let tokens = TokenKey::load_or_create(&store).await?;
+        let plane = Arc::new(Self {
+            records: Records::new(store),
+            node,
+            clock,
+            limits,
+            tokens,
+            deadlines: Deadlines::default(),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+        });
+        plane.reconcile_at_start().await?;
+        plane.spawn_reconcilers();
+        Ok(plane)
+    }
+
+    /// The host that runs the sandboxes.
+    pub fn node(&self) -> &Arc<dyn Node> {
+        &self.node
+    }
+
+    /// What a create may ask for.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Ends the reconcilers, waits for creates and destroys that are under way, and gives back what was
+    /// prepared ahead. Sandboxes go on: the next daemon adopts them.
+    pub async fn shutdown(&self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.node.shutdown().await;
+    }
+}

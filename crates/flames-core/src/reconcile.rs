@@ -1,0 +1,215 @@
+//! What keeps records and hosts in line without being asked.
+//!
+//! Each reconciler takes no input: it reads what should be and what is, moves one step, and changes nothing
+//! when it runs again. A signal may wake one; it never carries data that is acted upon.
+//!
+//! | reconciler | should be | is | wakes |
+//! |---|---|---|---|
+//! | start | the records | the runs on the host | once, before the first request |
+//! | expiry | no sandbox past its end | the deadlines | at the next end, or when one is set |
+//! | exits | a record in `failed` for a VMM that ended by itself | the record | when a VMM exits |
+//! | sweep | no record stuck in a passing state, none without its VM | records and runs | every [`SWEEP_EVERY`] |
+
+use crate::SandboxId;
+use crate::plane::ControlPlane;
+use crate::sandbox::error::LifecycleError;
+use crate::sandbox::record::{Failure, Sandbox};
+use crate::sandbox::run::sandbox_of;
+use crate::sandbox::state::State;
+use flames_node::{RunExit, VmId};
+use flames_provider::{Error, ErrorKind, Result};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+
+/// How often records and runs are compared without a reason.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// What may pass between the end of a passing state's own deadline and the sweep that calls it stuck.
+const GRACE: Duration = Duration::from_secs(30);
+
+impl ControlPlane {
+    /// Adopts what lives, fails what died while nobody watched, undoes what was half done.
+    pub(crate) async fn reconcile_at_start(&self) -> Result<()> {
+        let adoption = self.node.adopt().await?;
+        let living: HashSet<VmId> = adoption.adopted.into_iter().map(|run| run.run).collect();
+        let records = self.records.all().await.map_err(as_provider_error)?;
+        let mut owned = HashSet::new();
+        for stored in records {
+            owned.insert(stored.sandbox.run.clone());
+            self.step_at_start(&stored.sandbox, &living).await;
+        }
+        for run in living.difference(&owned) {
+            tracing::warn!(%run, "destroying a run that no record owns");
+            self.node.destroy(run).await?;
+        }
+        Ok(())
+    }
+
+    async fn step_at_start(&self, sandbox: &Sandbox, living: &HashSet<VmId>) {
+        match after_restart(sandbox, living.contains(&sandbox.run)) {
+            Step::Keep => self.deadlines.set(sandbox),
+            Step::Destroy => self.destroy_logged(&sandbox.id).await,
+            Step::Fail(failure) => self.fail_logged(&sandbox.id, failure).await,
+        }
+    }
+
+    pub(crate) fn spawn_reconcilers(self: &Arc<Self>) {
+        let plane = Arc::clone(self);
+        self.spawn_until_shutdown(async move { plane.expire().await });
+        let plane = Arc::clone(self);
+        self.spawn_until_shutdown(async move { plane.watch_exits().await });
+        let plane = Arc::clone(self);
+        self.spawn_until_shutdown(async move { plane.sweep_now_and_then().await });
+    }
+
+    fn spawn_until_shutdown(&self, reconciler: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            shutdown.run_until_cancelled(reconciler).await;
+        });
+    }
+
+    /// Ends sandboxes whose time is over, each in a task of its own so that none waits for another.
+    async fn expire(self: &Arc<Self>) {
+        loop {
+            let now = self.clock.now();
+            let (due, next) = self.deadlines.due(now);
+            for id in due {
+                // Out of the index first: the record decides, and a failed destroy is the sweep's.
+                self.deadlines.remove(&id);
+                let plane = Arc::clone(self);
+                self.tasks.spawn(async move { plane.expire_one(&id).await });
+            }
+            let changed = self.deadlines.changed();
+            match next {
+                Some(next) => drop(tokio::time::timeout(span(now, next), changed).await),
+                None => changed.await,
+            }
+        }
+    }
+
+    async fn expire_one(&self, id: &SandboxId) {
+        match self.get(id).await {
+            Ok(sandbox) if is_over(&sandbox, self.clock.now()) => {
+                tracing::info!(sandbox = %id, "its time is over");
+                self.destroy_logged(id).await;
+            }
+            // A later end was set meanwhile.
+            Ok(sandbox) => self.deadlines.set(&sandbox),
+            Err(LifecycleError::NotFound(_)) => {}
+            Err(error) => tracing::warn!(sandbox = %id, %error, "cannot be expired yet: left to the sweep"),
+        }
+    }
+
+    async fn watch_exits(&self) {
+        let mut exits = self.node.exits();
+        loop {
+            match exits.recv().await {
+                Ok(exit) => self.on_exit(exit).await,
+                Err(RecvError::Lagged(_)) => self.sweep().await,
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    async fn on_exit(&self, ended: RunExit) {
+        let Some(id) = sandbox_of(&ended.run) else { return };
+        let Ok(sandbox) = self.get(&id).await else { return };
+        let asked_for = !matches!(sandbox.state, State::Running | State::Paused);
+        if asked_for || sandbox.run != ended.run {
+            return;
+        }
+        tracing::warn!(sandbox = %id, cause = ?ended.exit.cause, "its VMM ended by itself");
+        self.fail_logged(&id, Failure::VmExited { exit: ended.exit }).await;
+    }
+
+    async fn sweep_now_and_then(&self) {
+        let mut tick = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            tick.tick().await;
+            self.sweep().await;
+        }
+    }
+
+    /// Compares every record with the host.
+    pub(crate) async fn sweep(&self) {
+        let records = match self.records.all().await {
+            Ok(records) => records,
+            Err(error) => return tracing::warn!(%error, "no sweep: the records cannot be read"),
+        };
+        let living: HashSet<VmId> = self.node.list().await.into_iter().map(|run| run.run).collect();
+        let now = self.clock.now();
+        for stored in records {
+            let sandbox = &stored.sandbox;
+            let patience = self.limits.boot_deadline + GRACE;
+            match sweep_step(sandbox, living.contains(&sandbox.run), now, patience) {
+                Step::Keep => {}
+                Step::Destroy => self.destroy_logged(&sandbox.id).await,
+                Step::Fail(failure) => self.fail_logged(&sandbox.id, failure).await,
+            }
+        }
+    }
+
+    async fn fail_logged(&self, id: &SandboxId, failure: Failure) {
+        self.deadlines.remove(id);
+        if let Err(error) = self.fail(id, failure).await {
+            tracing::warn!(sandbox = %id, %error, "could not be marked as failed yet");
+        }
+    }
+}
+
+/// What a reconciler does about one sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Keep,
+    Destroy,
+    Fail(Failure),
+}
+
+/// What to do about a record that an earlier daemon wrote.
+fn after_restart(sandbox: &Sandbox, lives: bool) -> Step {
+    match sandbox.state {
+        State::Running | State::Paused if lives => Step::Keep,
+        State::Running | State::Paused => Step::Fail(Failure::LostWhileDown),
+        State::Failed | State::Snapshotted => Step::Keep,
+        // Half done: nobody waits for the create any more, and the pool fills itself anew.
+        _ => Step::Destroy,
+    }
+}
+
+/// What to do about a record while the daemon runs. Young ones are left alone: somebody is at work on them.
+fn sweep_step(sandbox: &Sandbox, lives: bool, now: Timestamp, patience: Duration) -> Step {
+    if now.duration_since(sandbox.changed_at)
+        < SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX)
+    {
+        return Step::Keep;
+    }
+    match sandbox.state {
+        State::Stopping | State::Stopped => Step::Destroy,
+        state if state.is_transitional() => Step::Fail(Failure::Stuck { state }),
+        State::Running | State::Paused if !lives => Step::Fail(Failure::LostWhileDown),
+        _ if is_over(sandbox, now) => Step::Destroy,
+        _ => Step::Keep,
+    }
+}
+
+/// True for a sandbox whose end has come. A failed one has no end: its record stays until it is removed.
+fn is_over(sandbox: &Sandbox, now: Timestamp) -> bool {
+    sandbox.state != State::Failed && sandbox.ends_at.is_some_and(|ends_at| ends_at <= now)
+}
+
+/// How long from `now` to `then`; zero if that is past.
+fn span(now: Timestamp, then: Timestamp) -> Duration {
+    Duration::try_from(then.duration_since(now)).unwrap_or(Duration::ZERO)
+}
+
+fn as_provider_error(error: LifecycleError) -> Error {
+    match error {
+        LifecycleError::Store(error) => error,
+        other => Error::new(ErrorKind::Corrupt, "record", "sandbox/").detail(other.to_string()),
+    }
+}

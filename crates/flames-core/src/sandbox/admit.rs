@@ -1,0 +1,258 @@
+//! From what a client asked to what will be made: pure checks, each with what would be right.
+
+use crate::sandbox::error::InvalidRequest;
+use crate::sandbox::record::Resources;
+use flames_node::{MiB, TemplateName};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Checks a request against the limits and fills in the defaults.
+///
+/// # Errors
+/// [`InvalidRequest`] with the first field that is wrong.
+pub(crate) fn admit(limits: &Limits, request: CreateSandbox) -> Result<Plan, InvalidRequest> {
+    check_pairs("metadata", &request.metadata)?;
+    check_env(&request.env)?;
+    if let Some(workdir) = &request.workdir {
+        check_path("workdir", workdir)?;
+    }
+    Ok(Plan {
+        template: TemplateName::parse(request.template)
+            .map_err(|error| InvalidRequest::new("template", error.detail_text().unwrap_or("not a name")))?,
+        resources: resources(limits, request.vcpus, request.memory_mib, request.disk_mib)?,
+        metadata: request.metadata,
+        env: request.env,
+        timeout: timeout(limits, request.timeout)?,
+        user: user(request.user)?,
+        workdir: request.workdir,
+    })
+}
+
+/// What a client asks for. `None` takes the default of [`Limits`].
+#[derive(Clone, Debug, Default)]
+pub struct CreateSandbox {
+    /// Name of the template.
+    pub template: String,
+    /// Virtual CPUs.
+    pub vcpus: Option<u32>,
+    /// Guest memory in MiB.
+    pub memory_mib: Option<u32>,
+    /// Writable disk in MiB.
+    pub disk_mib: Option<u32>,
+    /// The user's own labels.
+    pub metadata: BTreeMap<String, String>,
+    /// Environment of every process in the sandbox.
+    pub env: BTreeMap<String, String>,
+    /// When it ends by itself.
+    pub timeout: Option<Timeout>,
+    /// Whom a process runs as when nobody is named; default `user`.
+    pub user: Option<String>,
+    /// Where a process starts when nothing is said; default the user's home.
+    pub workdir: Option<String>,
+}
+
+/// When a sandbox ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    /// This long after it was handed out, or after the timeout was set.
+    After(Duration),
+    /// Only when it is told to, or its VMM ends.
+    Never,
+}
+
+/// What a node's operator allows, and what is taken when nothing is said.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Taken when a create names none.
+    pub default_resources: Resources,
+    /// The most a create may ask for.
+    pub max_resources: Resources,
+    /// Taken when a create names none.
+    pub default_timeout: Timeout,
+    /// The longest a sandbox may ask for; `None` allows any, and [`Timeout::Never`].
+    pub max_timeout: Option<Duration>,
+    /// How long a guest may take to boot.
+    pub boot_deadline: Duration,
+}
+
+/// A create that can be made.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) template: TemplateName,
+    pub(crate) resources: Resources,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) timeout: Timeout,
+    pub(crate) user: String,
+    pub(crate) workdir: Option<String>,
+}
+
+/// Less does not boot.
+pub const MIN_MEMORY: MiB = MiB(64);
+/// Less has no room for the file system's own tables.
+pub const MIN_DISK: MiB = MiB(16);
+const MAX_PAIRS: usize = 128;
+const MAX_PAIRS_BYTES: usize = 64 * 1024;
+const MAX_NAME_BYTES: usize = 256;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            default_resources: Resources { vcpus: 1, memory: MiB(256), disk: MiB(1024) },
+            max_resources: Resources { vcpus: 8, memory: MiB(8192), disk: MiB(65_536) },
+            default_timeout: Timeout::After(Duration::from_secs(300)),
+            max_timeout: None,
+            boot_deadline: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Timeout {
+    /// The moment it ends, counted from `now`.
+    pub(crate) fn ends_at(self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::After(span) => {
+                let span = SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
+                Some(now.checked_add(span).unwrap_or(Timestamp::MAX))
+            }
+            Self::Never => None,
+        }
+    }
+}
+
+fn resources(
+    limits: &Limits,
+    vcpus: Option<u32>,
+    memory_mib: Option<u32>,
+    disk_mib: Option<u32>,
+) -> Result<Resources, InvalidRequest> {
+    let (default, max) = (limits.default_resources, limits.max_resources);
+    let vcpus = within("vcpus", vcpus.unwrap_or(default.vcpus.into()), 1, max.vcpus.into())?;
+    Ok(Resources {
+        vcpus: u8::try_from(vcpus).unwrap_or(max.vcpus),
+        memory: MiB(within(
+            "memory_mib",
+            memory_mib.unwrap_or(default.memory.0),
+            MIN_MEMORY.0,
+            max.memory.0,
+        )?),
+        disk: MiB(within("disk_mib", disk_mib.unwrap_or(default.disk.0), MIN_DISK.0, max.disk.0)?),
+    })
+}
+
+fn within(field: &'static str, asked: u32, min: u32, max: u32) -> Result<u32, InvalidRequest> {
+    if (min..=max).contains(&asked) {
+        return Ok(asked);
+    }
+    Err(InvalidRequest::new(field, format!("{asked} is out of range: this node allows {min} to {max}")))
+}
+
+/// Checks a timeout against the longest that is allowed.
+pub(crate) fn timeout(limits: &Limits, asked: Option<Timeout>) -> Result<Timeout, InvalidRequest> {
+    let timeout = asked.unwrap_or(limits.default_timeout);
+    let Some(max) = limits.max_timeout else { return Ok(timeout) };
+    match timeout {
+        Timeout::After(span) if span <= max => Ok(timeout),
+        _ => Err(InvalidRequest::new(
+            "timeout_s",
+            format!("longer than this node allows, which is {} s", max.as_secs()),
+        )),
+    }
+}
+
+fn user(name: Option<String>) -> Result<String, InvalidRequest> {
+    let name = name.unwrap_or_else(|| "user".to_owned());
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if (1..=32).contains(&name.len()) && name.bytes().all(legal) {
+        return Ok(name);
+    }
+    Err(InvalidRequest::new("user", "must be 1 to 32 of letters, digits, '_', '-' and '.'"))
+}
+
+fn check_env(env: &BTreeMap<String, String>) -> Result<(), InvalidRequest> {
+    check_pairs("env", env)?;
+    match env.iter().find(|(name, value)| name.contains(['=', '\0']) || value.contains('\0')) {
+        Some((name, _)) => {
+            Err(InvalidRequest::new("env", format!("`{name}` holds a '=' in its name or a zero byte")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_pairs(field: &'static str, pairs: &BTreeMap<String, String>) -> Result<(), InvalidRequest> {
+    if pairs.len() > MAX_PAIRS {
+        return Err(InvalidRequest::new(field, format!("{} entries: at most {MAX_PAIRS}", pairs.len())));
+    }
+    if let Some(name) = pairs.keys().find(|name| name.is_empty() || name.len() > MAX_NAME_BYTES) {
+        let shown: String = name.chars().take(40).collect();
+        return Err(InvalidRequest::new(
+            field,
+            format!("name `{shown}` must have 1 to {MAX_NAME_BYTES} bytes"),
+        ));
+    }
+    let bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > MAX_PAIRS_BYTES {
+        return Err(InvalidRequest::new(field, format!("{bytes} bytes together: at most {MAX_PAIRS_BYTES}")));
+    }
+    Ok(())
+}
+
+fn check_path(field: &'static str, path: &str) -> Result<(), InvalidRequest> {
+    if path.starts_with('/') && path.len() <= 4096 && !path.contains('\0') {
+        return Ok(());
+    }
+    Err(InvalidRequest::new(field, "must be an absolute path of at most 4096 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong_field(request: CreateSandbox) -> &'static str {
+        admit(&Limits::default(), request).unwrap_err().field
+    }
+
+    fn base() -> CreateSandbox {
+        CreateSandbox { template: "mini".into(), ..CreateSandbox::default() }
+    }
+
+    #[test]
+    fn a_bare_request_takes_every_default() {
+        let plan = admit(&Limits::default(), base()).unwrap();
+        assert_eq!(plan.resources, Limits::default().default_resources);
+        assert_eq!((plan.user.as_str(), plan.timeout), ("user", Limits::default().default_timeout));
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_by_field() {
+        assert_eq!(wrong_field(CreateSandbox { vcpus: Some(0), ..base() }), "vcpus");
+        assert_eq!(wrong_field(CreateSandbox { vcpus: Some(4096), ..base() }), "vcpus");
+        assert_eq!(wrong_field(CreateSandbox { memory_mib: Some(0), ..base() }), "memory_mib");
+        assert_eq!(wrong_field(CreateSandbox { memory_mib: Some(u32::MAX), ..base() }), "memory_mib");
+        assert_eq!(wrong_field(CreateSandbox { disk_mib: Some(1), ..base() }), "disk_mib");
+    }
+
+    #[test]
+    fn bad_names_and_values_are_refused_by_field() {
+        assert_eq!(wrong_field(CreateSandbox { template: "../etc".into(), ..base() }), "template");
+        assert_eq!(wrong_field(CreateSandbox { user: Some("a b".into()), ..base() }), "user");
+        assert_eq!(wrong_field(CreateSandbox { workdir: Some("home".into()), ..base() }), "workdir");
+        let env = BTreeMap::from([("A=B".to_owned(), String::new())]);
+        assert_eq!(wrong_field(CreateSandbox { env, ..base() }), "env");
+        let metadata = BTreeMap::from([(String::new(), String::new())]);
+        assert_eq!(wrong_field(CreateSandbox { metadata, ..base() }), "metadata");
+        let metadata = BTreeMap::from([("a".to_owned(), "x".repeat(70_000))]);
+        assert_eq!(wrong_field(CreateSandbox { metadata, ..base() }), "metadata");
+    }
+
+    #[test]
+    fn a_timeout_past_the_limit_is_refused_and_never_ends_after_the_limit() {
+        let limits = Limits { max_timeout: Some(Duration::from_secs(60)), ..Limits::default() };
+        for asked in [Timeout::Never, Timeout::After(Duration::from_secs(61))] {
+            assert_eq!(timeout(&limits, Some(asked)).unwrap_err().field, "timeout_s");
+        }
+        assert!(timeout(&limits, Some(Timeout::After(Duration::from_secs(60)))).is_ok());
+        assert_eq!(Timeout::After(Duration::MAX).ends_at(Timestamp::UNIX_EPOCH), Some(Timestamp::MAX));
+    }
+}

@@ -1,0 +1,156 @@
+//! Create a sandbox: the whole story.
+//!
+//! | step | makes | undone by |
+//! |---|---|---|
+//! | admit | nothing | nothing to undo |
+//! | record | a record in `starting` | removing it |
+//! | start | network, disk, VMM, guest (the node's own steps) | the node, by itself |
+//! | hand out | the record in `running` | destroying the run, removing the record |
+
+use crate::SandboxId;
+use crate::plane::ControlPlane;
+use crate::sandbox::admit::{CreateSandbox, Plan, Timeout, admit};
+use crate::sandbox::error::{CreateSandboxError, LifecycleError};
+use crate::sandbox::record::{Sandbox, Stored, Timings};
+use crate::sandbox::run;
+use crate::sandbox::state::{Event, State};
+use flames_node::{CreateVm, CreatedVm};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+impl ControlPlane {
+    /// Makes a sandbox and gives it back running.
+    ///
+    /// It goes on when the caller goes away; a sandbox that nobody waits for any more is destroyed again.
+    ///
+    /// # Errors
+    /// A variant per step; nothing is left of a create that failed.
+    pub async fn create(self: &Arc<Self>, request: CreateSandbox) -> Result<Sandbox, CreateSandboxError> {
+        if self.shutdown.is_cancelled() {
+            return Err(CreateSandboxError::ShuttingDown);
+        }
+        let (answer, waiting) = oneshot::channel();
+        let plane = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let made = plane.create_steps(request).await;
+            if let Err(Ok(unwanted)) = answer.send(made) {
+                tracing::info!(sandbox = %unwanted.id, "destroying a sandbox whose client went away");
+                plane.destroy_logged(&unwanted.id).await;
+            }
+        });
+        waiting.await.unwrap_or(Err(CreateSandboxError::ShuttingDown))
+    }
+
+    async fn create_steps(&self, request: CreateSandbox) -> Result<Sandbox, CreateSandboxError> {
+        let asked = Instant::now();
+        let plan = admit(&self.limits, request)?;
+        let admit_ms = ms_since(asked);
+
+        let recording = Instant::now();
+        let recorded = self.record(&plan).await.map_err(CreateSandboxError::Record)?;
+        let record_ms = ms_since(recording);
+
+        let timeout = plan.timeout;
+        let started = match self.start_run(&recorded.sandbox, plan).await {
+            Ok(started) => started,
+            Err(error) => {
+                self.forget(&recorded).await;
+                return Err(error);
+            }
+        };
+        let timings = Timings {
+            admit_ms,
+            record_ms,
+            node: started.timings,
+            create_ms: ms_since(asked),
+            first_command_ms: None,
+        };
+        self.hand_out(recorded, started, timings, timeout).await
+    }
+
+    /// Writes the record before anything exists on a host, so that a crash in between is found.
+    async fn record(&self, plan: &Plan) -> Result<Stored, LifecycleError> {
+        let now = self.clock.now();
+        let id = SandboxId::random();
+        let run = run::first(&id)?;
+        let sandbox = Sandbox {
+            run,
+            id,
+            template: plan.template.clone(),
+            state: State::Starting,
+            failure: None,
+            metadata: plan.metadata.clone(),
+            resources: plan.resources,
+            created_at: now,
+            started_at: None,
+            changed_at: now,
+            ends_at: None,
+            timings: Timings::default(),
+            facts: None,
+        };
+        self.records.insert(sandbox).await
+    }
+
+    async fn start_run(&self, sandbox: &Sandbox, plan: Plan) -> Result<CreatedVm, CreateSandboxError> {
+        let request = CreateVm {
+            run: sandbox.run.clone(),
+            hostname: sandbox.id.to_string(),
+            template: plan.template,
+            vcpus: plan.resources.vcpus,
+            memory: plan.resources.memory,
+            disk: plan.resources.disk,
+            env: plan.env,
+            access_token: self.tokens.access(&sandbox.id),
+            default_user: plan.user,
+            default_workdir: plan.workdir,
+            boot_deadline: self.limits.boot_deadline,
+        };
+        self.node.create(request).await.map_err(CreateSandboxError::Start)
+    }
+
+    async fn hand_out(
+        &self,
+        recorded: Stored,
+        started: CreatedVm,
+        timings: Timings,
+        timeout: Timeout,
+    ) -> Result<Sandbox, CreateSandboxError> {
+        let mut sandbox = recorded.sandbox.clone();
+        let now = self.clock.now();
+        sandbox.take(Event::Booted, now).map_err(CreateSandboxError::HandOut)?;
+        sandbox.started_at = Some(now);
+        sandbox.ends_at = timeout.ends_at(now);
+        sandbox.timings = timings;
+        sandbox.facts = Some(started.facts);
+        match self.records.replace(&recorded, sandbox).await {
+            Ok(stored) => {
+                self.deadlines.set(&stored.sandbox);
+                Ok(stored.sandbox)
+            }
+            Err(error) => {
+                self.undo_start(&recorded).await;
+                Err(CreateSandboxError::HandOut(error))
+            }
+        }
+    }
+
+    async fn undo_start(&self, recorded: &Stored) {
+        if let Err(error) = self.node.destroy(&recorded.sandbox.run).await {
+            tracing::error!(run = %recorded.sandbox.run, %error, "undo of a create left a run for the reconciler");
+            return;
+        }
+        self.forget(recorded).await;
+    }
+
+    /// Removes the record of a create that failed. If even that fails the reconciler finds it in `starting`.
+    async fn forget(&self, recorded: &Stored) {
+        if let Err(error) = self.records.remove(recorded).await {
+            tracing::warn!(sandbox = %recorded.sandbox.id, %error, "record of a failed create left for the reconciler");
+        }
+    }
+}
+
+fn ms_since(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1000.0
+}

@@ -1,0 +1,82 @@
+//! End a sandbox: claim it by its record first, then take it down, then forget it.
+//!
+//! | step | makes | when it fails |
+//! |---|---|---|
+//! | claim | the record in `stopping` | nothing happened |
+//! | take down | VMM, network and files gone (idempotent) | it stays in `stopping`; the sweep tries again |
+//! | forget | the record gone | it stays in `stopping`; the sweep tries again |
+
+use crate::SandboxId;
+use crate::plane::ControlPlane;
+use crate::sandbox::error::LifecycleError;
+use crate::sandbox::record::{Failure, Stored};
+use crate::sandbox::state::{Event, State};
+use flames_provider::ErrorKind;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+impl ControlPlane {
+    /// Ends a sandbox in whatever state it is. Whoever claims it first takes it down; a second caller waits
+    /// for the same end. It goes on when the caller goes away.
+    ///
+    /// # Errors
+    /// `NotFound` when nobody knows it (any more).
+    pub async fn destroy(self: &Arc<Self>, id: &SandboxId) -> Result<(), LifecycleError> {
+        let (answer, waiting) = oneshot::channel();
+        let (plane, id) = (Arc::clone(self), id.clone());
+        let whose = id.clone();
+        self.tasks.spawn(async move {
+            // Nobody has to wait for it: a failure is in the record's state then, and the sweep sees it.
+            let _ = answer.send(plane.destroy_steps(&id).await);
+        });
+        waiting.await.unwrap_or(Err(LifecycleError::NotFound(whose)))
+    }
+
+    pub(crate) async fn destroy_steps(&self, id: &SandboxId) -> Result<(), LifecycleError> {
+        let claimed = self.claim(id).await?;
+        self.deadlines.remove(id);
+        self.take_down(&claimed).await?;
+        match self.records.remove(&claimed).await {
+            // The second of two callers: the first has removed it.
+            Err(LifecycleError::Store(error)) if error.kind() == ErrorKind::NotFound => Ok(()),
+            settled => settled,
+        }
+    }
+
+    /// Destroys without a caller who could be told.
+    pub(crate) async fn destroy_logged(&self, id: &SandboxId) {
+        match self.destroy_steps(id).await {
+            Ok(()) | Err(LifecycleError::NotFound(_)) => {}
+            Err(error) => tracing::error!(sandbox = %id, %error, "a sandbox could not be destroyed yet"),
+        }
+    }
+
+    /// Marks a sandbox as failed, keeps its record, and removes what it has on the host.
+    pub(crate) async fn fail(&self, id: &SandboxId, failure: Failure) -> Result<(), LifecycleError> {
+        let now = self.clock.now();
+        let failed = self
+            .records
+            .update(id, |sandbox| {
+                sandbox.take(Event::Fail, now)?;
+                sandbox.failure = Some(failure.clone());
+                Ok(())
+            })
+            .await?;
+        self.take_down(&failed).await
+    }
+
+    async fn claim(&self, id: &SandboxId) -> Result<Stored, LifecycleError> {
+        let now = self.clock.now();
+        let stored = self.records.load(id).await?;
+        if stored.sandbox.state == State::Stopping {
+            return Ok(stored);
+        }
+        self.records.update(id, |sandbox| sandbox.take(Event::Stop, now)).await
+    }
+
+    async fn take_down(&self, stored: &Stored) -> Result<(), LifecycleError> {
+        let sandbox = &stored.sandbox;
+        let gone = self.node.destroy(&sandbox.run).await;
+        gone.map(drop).map_err(|source| LifecycleError::Node { id: sandbox.id.clone(), source })
+    }
+}

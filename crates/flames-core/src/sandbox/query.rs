@@ -1,0 +1,194 @@
+//! Look at sandboxes, and the small changes that leave their state alone.
+
+use crate::SandboxId;
+use crate::plane::ControlPlane;
+use crate::sandbox::admit::{Timeout, timeout};
+use crate::sandbox::error::{GuestCallError, InvalidRequest, LifecycleError};
+use crate::sandbox::record::Sandbox;
+use crate::sandbox::state::State;
+use bytes::Bytes;
+use flames_node::{AccessToken, GuestClient};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+/// Which sandboxes to list. What is not set does not filter.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only in one of these states; empty is any.
+    pub states: Vec<State>,
+    /// Only of this template.
+    pub template: Option<String>,
+    /// Only with all of these labels.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Some sandboxes, newest first.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// At most as many as were asked for.
+    pub sandboxes: Vec<Sandbox>,
+    /// Where the next page starts; `None` on the last.
+    pub next: Option<Cursor>,
+}
+
+/// The place behind the last sandbox of a page. Stays right while others are created and destroyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    created_at: Timestamp,
+    id: SandboxId,
+}
+
+/// The most sandboxes of one page.
+pub const MAX_PAGE: usize = 1000;
+
+impl ControlPlane {
+    /// One sandbox.
+    ///
+    /// # Errors
+    /// `NotFound` when nobody knows it.
+    pub async fn get(&self, id: &SandboxId) -> Result<Sandbox, LifecycleError> {
+        Ok(self.records.load(id).await?.sandbox)
+    }
+
+    /// The sandboxes that pass `filter`, newest first, `limit` of them from behind `after`.
+    ///
+    /// # Errors
+    /// `Invalid` for a limit of 0 or above [`MAX_PAGE`].
+    pub async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page, LifecycleError> {
+        if !(1..=MAX_PAGE).contains(&limit) {
+            return Err(InvalidRequest::new("limit", format!("must be 1 to {MAX_PAGE}")).into());
+        }
+        let all = self.records.all().await?.into_iter().map(|stored| stored.sandbox);
+        Ok(page(all.filter(|sandbox| filter.passes(sandbox)).collect(), after, limit))
+    }
+
+    /// Sets when a sandbox ends, counted from now.
+    ///
+    /// # Errors
+    /// `Invalid` past the limit; `NotRunning` for one that has no end any more.
+    pub async fn set_timeout(&self, id: &SandboxId, asked: Timeout) -> Result<Sandbox, LifecycleError> {
+        let ends_at = timeout(&self.limits, Some(asked))?.ends_at(self.clock.now());
+        let stored = self
+            .records
+            .update(id, |sandbox| {
+                must_live(sandbox)?;
+                sandbox.ends_at = ends_at;
+                Ok(())
+            })
+            .await?;
+        self.deadlines.set(&stored.sandbox);
+        Ok(stored.sandbox)
+    }
+
+    /// The client of the agent inside a running sandbox.
+    ///
+    /// # Errors
+    /// `NotRunning` in any other state.
+    pub async fn guest(&self, id: &SandboxId) -> Result<GuestClient, GuestCallError> {
+        let sandbox = self.get(id).await?;
+        if sandbox.state != State::Running {
+            return Err(LifecycleError::NotRunning { id: id.clone(), state: sandbox.state }.into());
+        }
+        let client = self.node.guest(&sandbox.run).await;
+        Ok(client.map_err(|source| LifecycleError::Node { id: id.clone(), source })?)
+    }
+
+    /// The newest bytes of the console.
+    ///
+    /// # Errors
+    /// `Node` when the host has none.
+    pub async fn console(&self, id: &SandboxId, limit_bytes: usize) -> Result<Bytes, LifecycleError> {
+        let sandbox = self.get(id).await?;
+        let console = self.node.console(&sandbox.run, limit_bytes).await;
+        console.map_err(|source| LifecycleError::Node { id: id.clone(), source })
+    }
+
+    /// The token that clients of this sandbox present to its agent.
+    pub fn access_token(&self, id: &SandboxId) -> AccessToken {
+        self.tokens.access(id)
+    }
+
+    /// Remembers how long the first command took, if none was remembered yet.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn record_first_command(&self, id: &SandboxId, took_ms: f64) -> Result<(), LifecycleError> {
+        if self.get(id).await?.timings.first_command_ms.is_some() {
+            return Ok(());
+        }
+        let remember = |sandbox: &mut Sandbox| {
+            sandbox.timings.first_command_ms.get_or_insert(took_ms);
+            Ok(())
+        };
+        self.records.update(id, remember).await.map(drop)
+    }
+}
+
+impl Filter {
+    fn passes(&self, sandbox: &Sandbox) -> bool {
+        let label = |(name, value): (&String, &String)| sandbox.metadata.get(name) == Some(value);
+        (self.states.is_empty() || self.states.contains(&sandbox.state))
+            && self.template.as_ref().is_none_or(|name| name == sandbox.template.as_str())
+            && self.metadata.iter().all(label)
+    }
+}
+
+impl Cursor {
+    /// As text that a client hands back unchanged.
+    pub fn encode(&self) -> String {
+        format!("{}.{}", self.created_at.as_microsecond(), self.id)
+    }
+
+    /// # Errors
+    /// [`InvalidRequest`] for text that [`Cursor::encode`] never wrote.
+    pub fn decode(text: &str) -> Result<Self, InvalidRequest> {
+        let parse = || {
+            let (created_at, id) = text.split_once('.')?;
+            let created_at = Timestamp::from_microsecond(created_at.parse().ok()?).ok()?;
+            Some(Self { created_at, id: SandboxId::parse(id).ok()? })
+        };
+        parse().ok_or_else(|| InvalidRequest::new("cursor", "take it from `next` of the page before"))
+    }
+
+    fn of(sandbox: &Sandbox) -> Self {
+        Self { created_at: sandbox.created_at, id: sandbox.id.clone() }
+    }
+}
+
+/// Newest first; the id decides between two of the same microsecond.
+fn page(mut found: Vec<Sandbox>, after: Option<&Cursor>, limit: usize) -> Page {
+    found.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+    if let Some(after) = after {
+        found.retain(|sandbox| (sandbox.created_at, &sandbox.id) < (after.created_at, &after.id));
+    }
+    let more = found.len() > limit;
+    found.truncate(limit);
+    Page { next: found.last().filter(|_| more).map(Cursor::of), sandboxes: found }
+}
+
+fn must_live(sandbox: &Sandbox) -> Result<(), LifecycleError> {
+    match sandbox.state {
+        State::Running | State::Paused | State::Snapshotted => Ok(()),
+        state => Err(LifecycleError::NotRunning { id: sandbox.id.clone(), state }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_survives_the_client_and_a_made_up_one_is_refused() {
+        let cursor =
+            Cursor { created_at: Timestamp::from_microsecond(1_234).unwrap(), id: SandboxId::random() };
+        assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
+        for bad in ["", "12", "x.abc", "12.A", "99999999999999999999.abc"] {
+            assert_eq!(Cursor::decode(bad).unwrap_err().field, "cursor", "{bad}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What is remembered of a sandbox, and how it changes: by compare-and-swap only.
+
+use crate::SandboxId;
+use crate::sandbox::error::LifecycleError;
+use crate::sandbox::state::{Event, State, next};
+use flames_node::{Exit, MiB, RunFacts, StageTimings, TemplateName, VmId};
+use flames_provider::ErrorKind;
+use flames_state::{Key, Precondition, Revision, StateStore, StateStoreExt, Write};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A sandbox as the store keeps it. Holds no secret: tokens are derived, environments live in the guest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Its name for ever.
+    pub id: SandboxId,
+    /// Its present life in a microVM. Events of another run are ignored (hazard L3).
+    pub run: VmId,
+    /// What it was created from.
+    pub template: TemplateName,
+    /// Where it is in its life.
+    pub state: State,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+    /// The user's own labels.
+    pub metadata: BTreeMap<String, String>,
+    /// What it may use.
+    pub resources: Resources,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When its agent first took the handshake.
+    pub started_at: Option<Timestamp>,
+    /// When the present state began.
+    pub changed_at: Timestamp,
+    /// When it ends by itself; `None` is never.
+    pub ends_at: Option<Timestamp>,
+    /// How long its create took, by stage.
+    pub timings: Timings,
+    /// What it has on its host.
+    pub facts: Option<RunFacts>,
+}
+
+/// What a sandbox may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Virtual CPUs.
+    pub vcpus: u8,
+    /// Guest memory.
+    pub memory: MiB,
+    /// Writable disk.
+    pub disk: MiB,
+}
+
+/// Why a sandbox ended without being asked to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cause", rename_all = "snake_case")]
+pub enum Failure {
+    /// Its VMM ended by itself.
+    VmExited {
+        /// What the VMM and the console said last.
+        exit: Exit,
+    },
+    /// Its VMM was gone when the daemon came back.
+    LostWhileDown,
+    /// A state that should pass did not pass in time.
+    Stuck {
+        /// That state.
+        state: State,
+    },
+}
+
+/// Duration of each stage of a create, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// To check the request.
+    pub admit_ms: f64,
+    /// To write the record.
+    pub record_ms: f64,
+    /// The node's stages.
+    #[serde(flatten)]
+    pub node: StageTimings,
+    /// From the request until it was handed out.
+    pub create_ms: f64,
+    /// From the first command's request to its first output, once there was one.
+    pub first_command_ms: Option<f64>,
+}
+
+/// A record with the revision that a change must name.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) revision: Revision,
+}
+
+/// The sandboxes' records.
+#[derive(Clone, Debug)]
+pub(crate) struct Records {
+    store: Arc<dyn StateStore>,
+}
+
+const PREFIX: &str = "sandbox/";
+
+impl Records {
+    pub(crate) fn new(store: Arc<dyn StateStore>) -> Self {
+        Self { store }
+    }
+
+    /// Writes a record that must not exist yet.
+    pub(crate) async fn insert(&self, sandbox: Sandbox) -> Result<Stored, LifecycleError> {
+        let value = encode(&sandbox)?;
+        let revision = self.store.create(key(&sandbox.id)?, value).await?;
+        Ok(Stored { sandbox, revision })
+    }
+
+    pub(crate) async fn load(&self, id: &SandboxId) -> Result<Stored, LifecycleError> {
+        match self.store.get(&key(id)?).await? {
+            Some(record) => Ok(Stored { sandbox: decode(&record.value)?, revision: record.revision }),
+            None => Err(LifecycleError::NotFound(id.clone())),
+        }
+    }
+
+    /// Replaces a record if nobody else did since it was read.
+    pub(crate) async fn replace(&self, from: &Stored, sandbox: Sandbox) -> Result<Stored, LifecycleError> {
+        let value = encode(&sandbox)?;
+        let revision = self.store.compare_and_swap(key(&sandbox.id)?, value, from.revision).await?;
+        Ok(Stored { sandbox, revision })
+    }
+
+    /// Applies `change` to the newest record until nobody else was faster. `change` decides on what it is
+    /// given, so a lost race is decided anew and not overwritten.
+    pub(crate) async fn update(
+        &self,
+        id: &SandboxId,
+        mut change: impl FnMut(&mut Sandbox) -> Result<(), LifecycleError>,
+    ) -> Result<Stored, LifecycleError> {
+        loop {
+            let stored = self.load(id).await?;
+            let mut changed = stored.sandbox.clone();
+            change(&mut changed)?;
+            match self.replace(&stored, changed).await {
+                Err(LifecycleError::Store(error)) if error.kind() == ErrorKind::Conflict => {}
+                settled => return settled,
+            }
+        }
+    }
+
+    /// Removes a record if nobody changed it since it was read.
+    pub(crate) async fn remove(&self, stored: &Stored) -> Result<(), LifecycleError> {
+        let write = Write::Delete {
+            key: key(&stored.sandbox.id)?,
+            precondition: Precondition::Revision(stored.revision),
+        };
+        self.store.commit(vec![write]).await?;
+        Ok(())
+    }
+
+    /// Every record, in no promised order.
+    pub(crate) async fn all(&self) -> Result<Vec<Stored>, LifecycleError> {
+        let mut found = Vec::new();
+        let mut after: Option<Key> = None;
+        loop {
+            let page = self.store.list(PREFIX, after.as_ref(), PAGE).await?;
+            for record in page.records {
+                found.push(Stored { sandbox: decode(&record.value)?, revision: record.revision });
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(found),
+            }
+        }
+    }
+}
+
+const PAGE: usize = 500;
+
+impl Sandbox {
+    /// Takes an event: the new state, and since when.
+    pub(crate) fn take(&mut self, event: Event, now: Timestamp) -> Result<(), LifecycleError> {
+        self.state = next(self.state, event)?;
+        self.changed_at = now;
+        Ok(())
+    }
+}
+
+fn key(id: &SandboxId) -> Result<Key, LifecycleError> {
+    Ok(Key::parse(format!("{PREFIX}{id}"))?)
+}
+
+fn encode(sandbox: &Sandbox) -> Result<bytes::Bytes, LifecycleError> {
+    Ok(serde_json::to_vec(sandbox)?.into())
+}
+
+fn decode(value: &[u8]) -> Result<Sandbox, LifecycleError> {
+    Ok(serde_json::from_slice(value)?)
+}
