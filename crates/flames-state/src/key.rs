@@ -2,6 +2,7 @@
 
 use flames_provider::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -70,6 +71,13 @@ impl fmt::Debug for Key {
 
 impl AsRef<str> for Key {
     fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `str` orders by bytes, as keys do.
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

@@ -13,14 +13,17 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod backend;
 mod ext;
 mod key;
 mod lease;
+mod memory;
 mod value;
 
 pub use ext::{StateStoreExt, Versioned};
 pub use key::{Key, MAX_KEY_BYTES};
 pub use lease::{Lease, LeaseTtl};
+pub use memory::MemoryStateStore;
 pub use value::{
     Change, ChangeKind, Event, MAX_PAGE_RECORDS, MAX_VALUE_BYTES, MAX_WRITES, Page, Precondition, Record,
     Revision, Write, validate_commit, validate_page_limit,
