@@ -19,10 +19,10 @@ type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 pub struct Error {
     kind: ErrorKind,
     resource: &'static str,
-    id: String,
+    id: Box<str>,
     operation: &'static str,
     adapter: &'static str,
-    detail: Option<String>,
+    detail: Option<Box<str>>,
     retry: Retry,
     source: Option<Source>,
 }
@@ -71,7 +71,7 @@ impl Error {
         Self {
             kind,
             resource,
-            id: id.into(),
+            id: id.into().into_boxed_str(),
             operation: "",
             adapter: "",
             detail: None,
@@ -105,7 +105,7 @@ impl Error {
     /// Says what was wrong and how to mend it, for a person. Must hold no secret.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.detail = Some(detail.into().into_boxed_str());
         self
     }
 
