@@ -33,6 +33,7 @@ pub use url::Url;
 use async_trait::async_trait;
 use std::fmt::Debug;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Leads requests to upstreams by host name and path.
 #[async_trait]
@@ -82,4 +83,26 @@ pub struct Capabilities {
     pub connection_limit: bool,
     /// Whether open tunnels and streams outlive a change of the set.
     pub streams_outlive_changes: bool,
+}
+
+#[async_trait]
+impl<P: IngressProvider + ?Sized> IngressProvider for Arc<P> {
+    fn adapter(&self) -> &'static str {
+        (**self).adapter()
+    }
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+    async fn apply(&self, desired: &RouteSet) -> Result<Applied> {
+        (**self).apply(desired).await
+    }
+    async fn routes(&self) -> Result<RouteSet> {
+        (**self).routes().await
+    }
+    async fn url(&self, id: &RouteId) -> Result<Option<Url>> {
+        (**self).url(id).await
+    }
+    fn entrance(&self) -> Result<SocketAddr> {
+        (**self).entrance()
+    }
 }

@@ -55,7 +55,9 @@ impl Host {
     pub fn covers(&self, name: &str) -> bool {
         match self.wildcard_suffix() {
             None => self.0 == name,
-            Some(suffix) => name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == suffix),
+            Some(suffix) => {
+                name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == suffix)
+            }
         }
     }
 }
@@ -212,8 +214,27 @@ mod tests {
         let long_label = format!("{}.com", "a".repeat(64));
         let long_name = "abcdefghi.".repeat(26) + "com";
         let bad = [
-            "", ".", "*", "*.", "a..b", ".a", "-a.com", "a-.com", "a_b.com", "a b", "a.com:80", "http://a",
-            "*.*.com", "a.*.com", "10.0.0.1", "1.2", "::1", "é.com", "a/b", &long_label, &long_name,
+            "",
+            ".",
+            "*",
+            "*.",
+            "a..b",
+            ".a",
+            "-a.com",
+            "a-.com",
+            "a_b.com",
+            "a b",
+            "a.com:80",
+            "http://a",
+            "*.*.com",
+            "a.*.com",
+            "10.0.0.1",
+            "1.2",
+            "::1",
+            "é.com",
+            "a/b",
+            &long_label,
+            &long_name,
         ];
         for text in bad {
             let error = Host::parse(text).unwrap_err();
@@ -224,9 +245,12 @@ mod tests {
 
     #[test]
     fn a_good_host_is_kept_in_lower_case_without_its_last_dot() {
-        for (text, kept) in
-            [("Example.COM.", "example.com"), ("*.X.io", "*.x.io"), ("localhost", "localhost"), ("8080-a.b", "8080-a.b")]
-        {
+        for (text, kept) in [
+            ("Example.COM.", "example.com"),
+            ("*.X.io", "*.x.io"),
+            ("localhost", "localhost"),
+            ("8080-a.b", "8080-a.b"),
+        ] {
             assert_eq!(Host::parse(text).unwrap().as_str(), kept);
         }
     }

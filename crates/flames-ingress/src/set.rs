@@ -117,7 +117,10 @@ fn refuse_shared_places(routes: &BTreeMap<RouteId, Route>) -> Result<()> {
     for route in routes.values() {
         if let Some(first) = places.insert((&route.host, &route.path_prefix), &route.id) {
             let (host, prefix) = (&route.host, &route.path_prefix);
-            return Err(invalid(&route.id, format!("host: `{host}` with path prefix `{prefix}` belongs to route `{first}` already")));
+            return Err(invalid(
+                &route.id,
+                format!("host: `{host}` with path prefix `{prefix}` belongs to route `{first}` already"),
+            ));
         }
     }
     Ok(())
@@ -191,7 +194,8 @@ mod tests {
 
     fn sets() -> impl Strategy<Value = RouteSet> {
         prop::collection::btree_map(0_u8..20, 1_u16..4, 0..20).prop_map(|ports| {
-            let routes = ports.into_iter().map(|(n, port)| route(&format!("r{n}"), &format!("h{n}.com"), port));
+            let routes =
+                ports.into_iter().map(|(n, port)| route(&format!("r{n}"), &format!("h{n}.com"), port));
             RouteSet::new(routes).unwrap()
         })
     }
