@@ -35,7 +35,7 @@ mod spawner;
 pub use caddy::Caddy;
 pub use nats::Nats;
 pub use port::Port;
-pub use postgres::Postgres;
+pub use postgres::{Durability, Postgres};
 pub use probe::Probe;
 pub use redis::Redis;
 pub use scratch::Scratch;

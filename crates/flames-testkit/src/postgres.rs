@@ -14,7 +14,16 @@ const PASSWORD: &str = "flames-test-password";
 /// Part of the cached cluster's name: raise it when `make_cluster` changes.
 const CLUSTER_FORM: u32 = 1;
 
-/// A PostgreSQL server. A crash of the machine would lose data (`fsync` is off), a killed server does not.
+/// Whether PostgreSQL waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It survives `kill -9`, but not a crash of the machine: enough for tests.
+    Process,
+    /// As in production, on the disk: for measuring.
+    Machine,
+}
+
+/// A PostgreSQL server.
 #[derive(Debug)]
 pub struct Postgres {
     server: Server,
@@ -28,14 +37,25 @@ impl Postgres {
     /// # Panics
     /// When it does not start, or is missing and `FLAMES_REQUIRE` names `postgres`.
     pub async fn start() -> Option<Self> {
+        Self::start_with(Durability::Process).await
+    }
+
+    /// Starts one that waits for the disk, or not.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`].
+    pub async fn start_with(durability: Durability) -> Option<Self> {
         let Some(bin) = bin_dir() else {
             conformance::skip("postgres", PACKAGE);
             return None;
         };
-        let scratch = Scratch::new("postgres");
+        let scratch = match durability {
+            Durability::Process => Scratch::new("postgres"),
+            Durability::Machine => Scratch::on_disk("postgres"),
+        };
         copy_cluster(&cached_cluster(&bin), &scratch.path().join("data"));
         let port = Port::reserve();
-        let server = Server::start(spec(&bin, scratch, port.number())).await;
+        let server = Server::start(spec(&bin, scratch, port.number(), durability)).await;
         Some(Self { server, port, databases: AtomicU32::new(0) })
     }
 
@@ -103,13 +123,17 @@ fn bin_dir() -> Option<PathBuf> {
     dirs.into_iter().rfind(|dir| dir.join("postgres").exists())
 }
 
-fn spec(bin: &Path, scratch: Scratch, port: u16) -> ServerSpec {
+fn spec(bin: &Path, scratch: Scratch, port: u16, durability: Durability) -> ServerSpec {
+    let sync = match durability {
+        Durability::Process => "off",
+        Durability::Machine => "on",
+    };
     let settings = [
         format!("port={port}"),
         "listen_addresses=127.0.0.1".to_owned(),
         "unix_socket_directories=".to_owned(),
-        "fsync=off".to_owned(),
-        "full_page_writes=off".to_owned(),
+        format!("fsync={sync}"),
+        format!("full_page_writes={sync}"),
         "shared_buffers=16MB".to_owned(),
         "max_connections=100".to_owned(),
     ];

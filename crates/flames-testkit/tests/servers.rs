@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use flames_testkit::{Caddy, Nats, Postgres, Redis};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -52,4 +55,41 @@ async fn caddy_answers_on_its_admin_port_and_restarts() {
     let Some(caddy) = Caddy::start().await else { return };
     assert!(caddy.admin_url().starts_with("http://127.0.0.1:"));
     caddy.server().restart().await;
+}
+
+/// Not a promise but the victim of the next test: starts servers, says where, and waits to be killed.
+#[tokio::test]
+#[ignore = "run by the test below as a child process"]
+async fn victim() {
+    let (Some(postgres), Some(redis)) = (Postgres::start().await, Redis::start().await) else { return };
+    let data = postgres.sql("SHOW data_directory");
+    println!("victim {} {} {}", postgres.port(), redis.port(), data.trim());
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_killed_test_leaves_no_server_and_no_file() {
+    if Postgres::start().await.is_none() || Redis::start().await.is_none() {
+        return;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "victim", "--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let line = lines.find_map(|line| line.split_once("victim ").map(|(_, rest)| rest.to_owned())).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let [postgres, redis, data] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+    let gone = || async {
+        !Path::new(data).exists()
+            && TcpStream::connect(("127.0.0.1", postgres.parse::<u16>().unwrap())).await.is_err()
+            && TcpStream::connect(("127.0.0.1", redis.parse::<u16>().unwrap())).await.is_err()
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !gone().await {
+        assert!(Instant::now() < deadline, "left over: {line}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
