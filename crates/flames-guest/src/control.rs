@@ -150,7 +150,8 @@ mod tests {
     #[test]
     fn an_init_request_leaves_out_what_it_does_not_change() {
         assert_eq!(serde_json::to_string(&InitRequest::default()).unwrap(), "{}");
-        let request = InitRequest { time_unix_nanos: 1 << 60, entropy: Some(vec![7; 32]), ..Default::default() };
+        let request =
+            InitRequest { time_unix_nanos: 1 << 60, entropy: Some(vec![7; 32]), ..Default::default() };
         let text = serde_json::to_string(&request).unwrap();
         assert_eq!(serde_json::from_str::<InitRequest>(&text).unwrap(), request);
     }

@@ -70,7 +70,9 @@ pub struct Signed<'a> {
 /// ```
 pub fn signature(signed: Signed<'_>, access_token: &str) -> String {
     let mut hash = Sha256::new();
-    for (index, part) in [signed.path, signed.operation.name(), signed.username, access_token].into_iter().enumerate() {
+    for (index, part) in
+        [signed.path, signed.operation.name(), signed.username, access_token].into_iter().enumerate()
+    {
         if index > 0 {
             hash.update(b":");
         }
@@ -88,7 +90,12 @@ mod tests {
 
     #[test]
     fn the_signature_is_the_hash_of_the_parts_joined_by_colons() {
-        let url = Signed { path: "/tmp/a b", operation: Operation::Write, username: "user", expires: Some(1_700_000_000) };
+        let url = Signed {
+            path: "/tmp/a b",
+            operation: Operation::Write,
+            username: "user",
+            expires: Some(1_700_000_000),
+        };
         let want = STANDARD_NO_PAD.encode(Sha256::digest("/tmp/a b:write:user:secret:1700000000"));
         assert_eq!(signature(url, "secret"), format!("v1_{want}"));
     }

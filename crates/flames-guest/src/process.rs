@@ -358,7 +358,8 @@ mod tests {
 
     #[test]
     fn zero_values_are_left_out_and_read_back() {
-        let event = EventResponse { event: Some(ProcessEvent { keepalive: Some(Empty {}), ..Default::default() }) };
+        let event =
+            EventResponse { event: Some(ProcessEvent { keepalive: Some(Empty {}), ..Default::default() }) };
         assert_eq!(to_string(&event).unwrap(), r#"{"event":{"keepalive":{}}}"#);
         assert_eq!(from_str::<StartEvent>("{}").unwrap().pid, 0);
     }

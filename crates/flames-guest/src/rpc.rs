@@ -137,7 +137,9 @@ mod tests {
     #[test]
     fn the_codes_that_clients_branch_on_survive_a_trip_through_the_status() {
         use Code::*;
-        for code in [InvalidArgument, Unauthenticated, NotFound, AlreadyExists, Unimplemented, Unavailable, Internal] {
+        for code in
+            [InvalidArgument, Unauthenticated, NotFound, AlreadyExists, Unimplemented, Unavailable, Internal]
+        {
             assert_eq!(Code::from_http_status(code.http_status()), code);
         }
     }

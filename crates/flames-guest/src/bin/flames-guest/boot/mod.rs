@@ -1,0 +1,70 @@
+//! From the kernel's first instruction of user space to a root file system, a network and a listening port.
+//!
+//! Every step that fails is reported over the boot channel, and the machine ends.
+
+mod channel;
+mod cmdline;
+mod mounts;
+mod network;
+
+pub(crate) use channel::BootChannel;
+
+use cmdline::CommandLine;
+use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};
+use nix::sys::resource::{Resource, setrlimit};
+use std::io;
+use std::path::Path;
+
+/// What a booted guest has: the way back to the host.
+pub(crate) fn boot() -> Result<BootChannel, BootError> {
+    mounts::early()?;
+    let channel = BootChannel::open()?;
+    match set_up() {
+        Ok(()) => Ok(channel),
+        Err(error) => Err(channel.fail(error)),
+    }
+}
+
+/// A step of the boot that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {source}")]
+pub(crate) struct BootError {
+    step: String,
+    source: io::Error,
+}
+
+impl BootError {
+    pub(crate) fn new(step: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self { step: step.into(), source: source.into() }
+    }
+}
+
+/// Ends the machine. A restart and not a power-off: without ACPI a power-off only halts, and every VMM is
+/// started so that a restart ends it.
+pub(crate) fn end_machine() -> ! {
+    nix::unistd::sync();
+    let refused = reboot(RebootMode::RB_AUTOBOOT);
+    eprintln!("flames-guest: cannot restart the machine: {refused:?}");
+    std::process::exit(1) // PID 1 gone: the kernel panics, which ends the VM too
+}
+
+fn set_up() -> Result<(), BootError> {
+    let command_line = CommandLine::read()?;
+    mounts::switch_root()?;
+    mounts::late()?;
+    network::up(command_line.network())?;
+    limits()
+}
+
+/// Processes may open many files; the agent itself is the last to go when memory is short; ctrl-alt-del asks
+/// the agent instead of restarting at once.
+fn limits() -> Result<(), BootError> {
+    setrlimit(Resource::RLIMIT_NOFILE, 1 << 16, 1 << 20)
+        .map_err(|error| BootError::new("set the limit of open files", error))?;
+    write("/proc/self/oom_score_adj", "-1000")?;
+    set_cad_enabled(false).map_err(|error| BootError::new("take ctrl-alt-del", error))
+}
+
+fn write(path: &str, text: &str) -> Result<(), BootError> {
+    std::fs::write(Path::new(path), text).map_err(|error| BootError::new(format!("write {path}"), error))
+}

@@ -1,0 +1,298 @@
+//! The methods of `process.Process`.
+
+use super::events::{Item, keepalive_frame, start_frame};
+use super::spawn::Plan;
+use super::supervise::{passed, supervise};
+use super::table::Process;
+use crate::agent::Agent;
+use crate::http::{
+    Answer, Body, Failure, Messages, end_frame, header, json, message_frame, read_one_frame, read_unary,
+    stream,
+};
+use crate::routes::named_user;
+use bytes::Bytes;
+use flames_guest::process::{
+    CloseStdinRequest, ConnectRequest, Empty, ListResponse, ProcessInput, ProcessSelector, SendInputRequest,
+    SendSignalRequest, Signal, StartRequest, StreamInputRequest, UpdateRequest,
+};
+use flames_guest::rpc::{Code, KEEPALIVE_HEADER, RpcError, TIMEOUT_HEADER};
+use futures_util::stream::unfold;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::Request;
+use hyper::body::{Frame, Incoming};
+use hyper::header::HeaderMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+/// How long a stream may be silent, unless the caller says otherwise.
+const KEEPALIVE: Duration = Duration::from_secs(90);
+/// The same for a client that streams input: it sends keepalives of its own.
+const INPUT_IDLE: Duration = Duration::from_secs(300);
+
+/// Answers one call of the service.
+pub(crate) async fn call(
+    agent: Arc<Agent>,
+    request: Request<Incoming>,
+    method: &str,
+) -> Result<Answer, Failure> {
+    match method {
+        "Start" => start(agent, request).await.map_err(Failure::Stream),
+        "Connect" => connect(&agent, request).await.map_err(Failure::Stream),
+        "StreamInput" => stream_input(&agent, request).await.map_err(Failure::Stream),
+        _ => {
+            let timeout = timeout_of(request.headers())?;
+            let answered = unary(&agent, request, method);
+            match timeout {
+                Some(timeout) => match tokio::time::timeout(timeout, answered).await {
+                    Ok(answer) => Ok(answer?),
+                    Err(_) => Err(deadline_exceeded().into()),
+                },
+                None => Ok(answered.await?),
+            }
+        }
+    }
+}
+
+async fn unary(agent: &Agent, request: Request<Incoming>, method: &str) -> Result<Answer, RpcError> {
+    match method {
+        "List" => list(agent, request).await,
+        "Update" => update(agent, request).await,
+        "SendInput" => send_input(agent, request).await,
+        "SendSignal" => send_signal(agent, request).await,
+        "CloseStdin" => close_stdin(agent, request).await,
+        _ => Err(RpcError::new(Code::Unimplemented, format!("process.Process has no method {method}"))),
+    }
+}
+
+async fn start(agent: Arc<Agent>, request: Request<Incoming>) -> Result<Answer, RpcError> {
+    let user = agent.user(named_user(request.headers())?.as_deref())?;
+    let (deadline, keepalive) = (deadline_of(request.headers())?, keepalive_of(request.headers()));
+    let message: StartRequest = read_one_frame(request).await?;
+    if message.pty.is_some() {
+        return Err(no_terminals());
+    }
+    let cwd = message.process.as_ref().and_then(|config| config.cwd.as_deref()).unwrap_or_default();
+    let cwd = agent.resolve(cwd, &user)?;
+    let plan = Plan::new(message, user, cwd, &agent.settings().clone())?;
+    let mut output = None;
+    let process = agent.processes.start(|| {
+        let (process, pipes) = plan.spawn()?;
+        output = Some(pipes);
+        Ok(process)
+    })?;
+    let follower = Follower::new(&process, keepalive, deadline, Owner::Starter);
+    if let Some(output) = output {
+        tokio::spawn(supervise(agent, process, output, deadline));
+    }
+    Ok(stream(follower.into_body()))
+}
+
+async fn connect(agent: &Agent, request: Request<Incoming>) -> Result<Answer, RpcError> {
+    let (deadline, keepalive) = (deadline_of(request.headers())?, keepalive_of(request.headers()));
+    let message: ConnectRequest = read_one_frame(request).await?;
+    let process = agent.processes.select(message.process.as_ref())?;
+    Ok(stream(Follower::new(&process, keepalive, deadline, Owner::Other).into_body()))
+}
+
+async fn list(agent: &Agent, request: Request<Incoming>) -> Result<Answer, RpcError> {
+    let _nothing: Empty = read_unary(request).await?;
+    Ok(json(&ListResponse { processes: agent.processes.list() }))
+}
+
+async fn update(agent: &Agent, request: Request<Incoming>) -> Result<Answer, RpcError> {
+    let message: UpdateRequest = read_unary(request).await?;
+    agent.processes.select_running(message.process.as_ref())?;
+    match message.pty {
+        Some(_) => Err(no_terminals()),
+        None => Ok(json(&Empty {})),
+    }
+}
+
+async fn send_input(agent: &Agent, request: Request<Incoming>) -> Result<Answer, RpcError> {
+    let message: SendInputRequest = read_unary(request).await?;
+    write_input(agent, message.process.as_ref(), message.input).await?;
+    Ok(json(&Empty {}))
+}
+
+async fn stream_input(agent: &Agent, request: Request<Incoming>) -> Result<Answer, RpcError> {
+    let mut messages = Messages::of(request, INPUT_IDLE)?;
+    let mut selected = None;
+    while let Some(message) = messages.next::<StreamInputRequest>().await? {
+        if let Some(start) = message.start {
+            agent.processes.select_running(start.process.as_ref())?;
+            selected = start.process;
+        }
+        if let Some(data) = message.data {
+            write_input(agent, selected.as_ref(), data.input).await?;
+        }
+    }
+    let mut answer = message_frame(&Empty {}).to_vec();
+    answer.extend_from_slice(&end_frame(None));
+    Ok(stream(crate::http::full(answer)))
+}
+
+/// Writes as fast as the process reads: a full pipe makes the caller wait.
+async fn write_input(
+    agent: &Agent,
+    selector: Option<&ProcessSelector>,
+    input: Option<ProcessInput>,
+) -> Result<(), RpcError> {
+    let process = agent.processes.select_running(selector)?;
+    let bytes = match input {
+        Some(ProcessInput { stdin: Some(bytes), .. }) => bytes,
+        Some(ProcessInput { pty: Some(_), .. }) => return Err(no_terminals()),
+        _ => return Err(RpcError::new(Code::InvalidArgument, "the input has neither stdin nor pty")),
+    };
+    let mut stdin = process.stdin.lock().await;
+    let pipe = stdin.as_mut().ok_or_else(|| closed_stdin(&process))?;
+    // The process closed its end, or ended.
+    pipe.write_all(&bytes).await.map_err(|_| closed_stdin(&process))
+}
+
+async fn close_stdin(agent: &Agent, request: Request<Incoming>) -> Result<Answer, RpcError> {
+    let message: CloseStdinRequest = read_unary(request).await?;
+    let process = agent.processes.select_running(message.process.as_ref())?;
+    process.stdin.lock().await.take();
+    Ok(json(&Empty {}))
+}
+
+async fn send_signal(agent: &Agent, request: Request<Incoming>) -> Result<Answer, RpcError> {
+    let message: SendSignalRequest = read_unary(request).await?;
+    let process = agent.processes.select_running(message.process.as_ref())?;
+    match message.signal {
+        Signal::Unspecified => return Err(RpcError::new(Code::InvalidArgument, "the signal is missing")),
+        Signal::Terminate => agent.processes.signal(&process, nix::sys::signal::Signal::SIGTERM)?,
+        Signal::Kill => {
+            agent.processes.signal(&process, nix::sys::signal::Signal::SIGKILL)?;
+            // Callers look right afterwards whether it is gone, and a zombie would still be there.
+            process.ended().await;
+        }
+    }
+    Ok(json(&Empty {}))
+}
+
+/// Whose deadline a stream's deadline is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// Of `Start`: it is the process's own, and its end is never told as an `end`.
+    Starter,
+    /// Of `Connect`: it bounds the stream alone.
+    Other,
+}
+
+/// The stream of one process to one client.
+#[derive(Debug)]
+struct Follower {
+    process: Arc<Process>,
+    items: mpsc::Receiver<Item>,
+    keepalive: Duration,
+    deadline: Option<Instant>,
+    owner: Owner,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Start,
+    Events,
+    EndOfStream,
+    Done,
+}
+
+impl Follower {
+    fn new(process: &Arc<Process>, keepalive: Duration, deadline: Option<Instant>, owner: Owner) -> Self {
+        let items = process.hub.subscribe();
+        Self { process: Arc::clone(process), items, keepalive, deadline, owner, phase: Phase::Start }
+    }
+
+    fn into_body(self) -> Body {
+        let frames = unfold(self, |mut follower| async move {
+            let frame = follower.next().await?;
+            Some((Ok(Frame::data(frame)), follower))
+        });
+        StreamBody::new(frames).boxed_unsync()
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        match self.phase {
+            Phase::Start => {
+                self.phase = Phase::Events;
+                Some(start_frame(self.process.pid))
+            }
+            Phase::Events => Some(self.next_event().await),
+            Phase::EndOfStream => {
+                self.phase = Phase::Done;
+                Some(end_frame(None))
+            }
+            Phase::Done => None,
+        }
+    }
+
+    async fn next_event(&mut self) -> Bytes {
+        tokio::select! {
+            biased;
+            () = passed(self.deadline) => self.timed_out(),
+            item = self.items.recv() => match item {
+                Some(Item::Data(frame)) => frame,
+                Some(Item::End(_)) if self.ended_by_own_deadline() => self.timed_out(),
+                Some(Item::End(frame)) => {
+                    self.phase = Phase::EndOfStream;
+                    frame
+                }
+                None => self.fail(RpcError::new(Code::Internal, "the process is no longer followed")),
+            },
+            () = sleep(self.keepalive) => keepalive_frame(),
+        }
+    }
+
+    fn ended_by_own_deadline(&self) -> bool {
+        self.owner == Owner::Starter && self.process.timed_out.load(Ordering::Relaxed)
+    }
+
+    fn timed_out(&mut self) -> Bytes {
+        self.fail(deadline_exceeded())
+    }
+
+    fn fail(&mut self, error: RpcError) -> Bytes {
+        self.phase = Phase::Done;
+        end_frame(Some(error))
+    }
+}
+
+fn deadline_of(headers: &HeaderMap) -> Result<Option<Instant>, RpcError> {
+    Ok(timeout_of(headers)?.and_then(|timeout| Instant::now().checked_add(timeout)))
+}
+
+/// At most ten digits, as the protocol has it.
+fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, RpcError> {
+    let Some(text) = header(headers, TIMEOUT_HEADER) else { return Ok(None) };
+    let millis = Some(text).filter(|text| (1..=10).contains(&text.len())).and_then(|text| text.parse().ok());
+    millis.map(|millis| Some(Duration::from_millis(millis))).ok_or_else(|| {
+        RpcError::new(
+            Code::InvalidArgument,
+            format!("{TIMEOUT_HEADER} must be a number of milliseconds, not `{text}`"),
+        )
+    })
+}
+
+fn keepalive_of(headers: &HeaderMap) -> Duration {
+    let seconds =
+        header(headers, KEEPALIVE_HEADER).and_then(|text| text.parse().ok()).filter(|seconds| *seconds > 0);
+    seconds.map_or(KEEPALIVE, Duration::from_secs)
+}
+
+fn deadline_exceeded() -> RpcError {
+    RpcError::new(Code::DeadlineExceeded, "the deadline was exceeded")
+}
+
+fn closed_stdin(process: &Process) -> RpcError {
+    RpcError::new(Code::FailedPrecondition, format!("stdin of process {} is closed", process.pid))
+}
+
+fn no_terminals() -> RpcError {
+    RpcError::new(Code::Unimplemented, "terminals (pty) are not supported yet")
+}

@@ -1,0 +1,86 @@
+//! What happens around a process while it runs: output is read, its deadline watched, its end collected.
+
+use super::spawn::Output;
+use super::table::Process;
+use crate::agent::Agent;
+use flames_guest::process::DataEvent;
+use nix::sys::signal::Signal;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Most bytes of output in one event.
+const CHUNK: usize = 32 << 10;
+/// How long an ended process can still be connected to.
+const REMEMBERED: Duration = Duration::from_secs(30);
+
+/// Collects ended children from now on, orphans too: as PID 1 the agent inherits them.
+pub(crate) fn reap(agent: &Arc<Agent>) -> io::Result<()> {
+    let mut child_ended = signal(SignalKind::child())?;
+    let agent = Arc::clone(agent);
+    tokio::spawn(async move {
+        while child_ended.recv().await.is_some() {
+            agent.processes.reap();
+        }
+    });
+    Ok(())
+}
+
+/// Follows one process from its start until it is forgotten.
+pub(crate) async fn supervise(
+    agent: Arc<Agent>,
+    process: Arc<Process>,
+    output: Output,
+    deadline: Option<Instant>,
+) {
+    let follow = async {
+        tokio::join!(
+            read_all(&process, output.stdout, |bytes| DataEvent {
+                stdout: Some(bytes),
+                ..Default::default()
+            }),
+            read_all(&process, output.stderr, |bytes| DataEvent {
+                stderr: Some(bytes),
+                ..Default::default()
+            }),
+        );
+        process.ended().await
+    };
+    tokio::pin!(follow);
+    let end = tokio::select! {
+        end = &mut follow => end,
+        () = passed(deadline) => {
+            process.mark_timed_out();
+            // It may have ended by itself in the same moment.
+            let _ended_already = agent.processes.signal(&process, Signal::SIGKILL);
+            follow.await
+        }
+    };
+    process.stdin.lock().await.take();
+    process.hub.finish(end).await;
+    sleep(REMEMBERED).await;
+    agent.processes.forget(&process);
+}
+
+/// Waits for ever when there is no deadline.
+pub(crate) async fn passed(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads until everyone who holds the other end has closed it: children of the process count.
+async fn read_all(process: &Process, mut pipe: pipe::Receiver, event: fn(Vec<u8>) -> DataEvent) {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match pipe.read(&mut chunk).await {
+            Ok(0) | Err(_) => return,
+            Ok(length) => process.hub.publish(event(chunk[..length].to_vec())).await,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Connections: accepting them, and their limits.
+
+use crate::agent::Agent;
+use crate::routes;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// Connections at a time; one more waits in the kernel's queue. E2B clients keep up to 200.
+const MAX_CONNECTIONS: usize = 1024;
+/// The kernel's queue of connections that were not accepted yet.
+const BACKLOG: u32 = 1024;
+/// The most bytes of a request's line and headers.
+const MAX_HEADERS: usize = 64 << 10;
+/// How long a connection may be idle or in the middle of its headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// After accept fails for want of descriptors, give others the time to close theirs.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A port that is open and not yet served.
+#[derive(Debug)]
+pub(crate) struct Server {
+    listener: TcpListener,
+}
+
+impl Server {
+    pub(crate) async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = match address {
+            SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self { listener: socket.listen(BACKLOG)? })
+    }
+
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    pub(crate) async fn serve(self, agent: Arc<Agent>) -> Infallible {
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let agent = Arc::clone(&agent);
+                    tokio::spawn(async move {
+                        serve_connection(stream, agent).await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    eprintln!("flames-guest: accept: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, agent: Arc<Agent>) {
+    // Events are small and wanted at once. A socket that refuses this is only slower.
+    let _slower = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let agent = Arc::clone(&agent);
+        async move { Ok::<_, Infallible>(routes::answer(agent, request).await) }
+    });
+    // An error here is the client's: it went away or spoke no HTTP, and was answered if that was possible.
+    let _client_gone = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}

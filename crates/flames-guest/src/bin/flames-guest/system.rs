@@ -1,0 +1,124 @@
+//! The machine's clock, randomness and names.
+#![allow(unsafe_code, reason = "the random device's ioctls have no safe wrapper")]
+
+use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime, clock_settime};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+
+const NANOS: i64 = 1_000_000_000;
+/// `RNDADDENTROPY`: `_IOW('R', 3, int[2])`.
+const ADD_ENTROPY: libc::Ioctl = 0x4008_5203;
+/// `RNDRESEEDCRNG`: `_IO('R', 7)`.
+const RESEED: libc::Ioctl = 0x5207;
+/// The kernel's `struct rand_pool_info` with room for this many bytes.
+const POOL_BYTES: usize = 512;
+
+/// The wall clock.
+pub(crate) fn now_unix_nanos() -> i64 {
+    clock_gettime(ClockId::CLOCK_REALTIME).map(nanos).unwrap_or_default()
+}
+
+fn nanos(time: TimeSpec) -> i64 {
+    time.tv_sec() * NANOS + time.tv_nsec()
+}
+
+/// Sets the wall clock; gives how far it moved, in nanoseconds.
+pub(crate) fn step_clock(unix_nanos: i64) -> nix::Result<i64> {
+    let before = nanos(clock_gettime(ClockId::CLOCK_REALTIME)?);
+    clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::new(unix_nanos / NANOS, unix_nanos % NANOS))?;
+    Ok(unix_nanos - before)
+}
+
+/// The kernel's `struct rand_pool_info`.
+#[repr(C)]
+struct PoolInfo {
+    entropy_bits: libc::c_int,
+    size_bytes: libc::c_int,
+    pool: [u8; POOL_BYTES],
+}
+
+/// Mixes bytes into the kernel's pool with full credit and makes its generator reseed from it at once.
+/// Writing to the device would mix without credit, and clones would go on with equal numbers.
+pub(crate) fn credit_entropy(bytes: &[u8]) -> nix::Result<()> {
+    let device = File::options().write(true).open("/dev/urandom").map_err(errno)?;
+    for part in bytes.chunks(POOL_BYTES) {
+        add_entropy(&device, part)?;
+    }
+    // SAFETY: the descriptor is open, and this call takes no argument.
+    Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), RESEED) }).map(drop)
+}
+
+fn add_entropy(device: &File, bytes: &[u8]) -> nix::Result<()> {
+    let size = libc::c_int::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?;
+    let mut info = PoolInfo { entropy_bits: size * 8, size_bytes: size, pool: [0; POOL_BYTES] };
+    info.pool[..bytes.len()].copy_from_slice(bytes);
+    // SAFETY: the descriptor is open; `info` has the kernel's layout, holds `size_bytes` bytes, and lives
+    // through the call, which only reads it.
+    let added = Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), ADD_ENTROPY, &info) }).map(drop);
+    zeroize::Zeroize::zeroize(&mut info.pool);
+    added
+}
+
+fn errno(error: io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// Gives the system a new identity: 32 hexadecimal digits of a random UUID (version 4).
+pub(crate) fn renew_machine_id(root: &Path) -> io::Result<()> {
+    let mut id = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut id)?;
+    id[6] = id[6] & 0x0f | 0x40;
+    id[8] = id[8] & 0x3f | 0x80;
+    let text: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    std::fs::create_dir_all(root.join("etc"))?;
+    std::fs::write(root.join("etc/machine-id"), format!("{text}\n"))
+}
+
+/// Writes `/etc/hostname`, and the name's line in `/etc/hosts`.
+pub(crate) fn write_hostname(root: &Path, name: &str) -> io::Result<()> {
+    std::fs::create_dir_all(root.join("etc"))?;
+    std::fs::write(root.join("etc/hostname"), format!("{name}\n"))?;
+    let hosts = root.join("etc/hosts");
+    let before = match std::fs::read_to_string(&hosts) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "127.0.0.1 localhost\n".to_owned(),
+        read => read?,
+    };
+    std::fs::write(hosts, with_own_name(&before, name))
+}
+
+/// Debian's convention: the machine's own name is the one on 127.0.1.1.
+fn with_own_name(hosts: &str, name: &str) -> String {
+    let others = hosts.lines().filter(|line| line.split_whitespace().next() != Some("127.0.1.1"));
+    let mut text: String = others.flat_map(|line| [line, "\n"]).collect();
+    text.push_str(&format!("127.0.1.1 {name}\n"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_name_is_replaced_and_the_rest_of_hosts_is_kept() {
+        let first = with_own_name("127.0.0.1 localhost\n127.0.1.1 old\n10.0.0.1 db", "new");
+        assert_eq!(first, "127.0.0.1 localhost\n10.0.0.1 db\n127.0.1.1 new\n");
+        assert_eq!(with_own_name(&first, "new"), first);
+    }
+
+    #[test]
+    fn machine_ids_are_well_formed_and_new_each_time() {
+        let root = tempfile::tempdir().unwrap();
+        let renew = || {
+            renew_machine_id(root.path()).unwrap();
+            std::fs::read_to_string(root.path().join("etc/machine-id")).unwrap()
+        };
+        let (first, second) = (renew(), renew());
+        assert_ne!(first, second);
+        assert_eq!(first.trim().len(), 32);
+        assert_eq!(&first[12..13], "4");
+    }
+}
