@@ -6,7 +6,9 @@
 mod faults;
 mod metrics;
 mod retry;
+mod trace;
 
 pub use faults::{Fault, FaultPlan, When};
 pub use metrics::{Call, CallMetrics};
 pub use retry::RetryPolicy;
+pub use trace::traced;
