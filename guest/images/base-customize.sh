@@ -9,6 +9,7 @@ tree=$1
 
 main() {
     add_user
+    speed_up_login
     compile_python
     remove_identity
     remove_traces
@@ -20,6 +21,12 @@ add_user() {
     chmod 0440 "$tree/etc/sudoers.d/user"
     # No name server is asked for the sandbox's own name.
     sed -i 's/^hosts:.*/hosts: files myhostname dns/' "$tree/etc/nsswitch.conf"
+}
+
+# Clients run each command in a login shell. Debian's profile starts a program to learn the user's id; bash knows it.
+speed_up_login() {
+    sed -i 's/\$(id -u)/${EUID:-$(id -u)}/' "$tree/etc/profile"
+    grep -qF '${EUID:-$(id -u)}' "$tree/etc/profile"
 }
 
 # Byte code that is valid whatever the time of its source: file times in the image are all the same, and compiling at
