@@ -1,7 +1,7 @@
 //! Promises about bytes that flow while a request is open.
 
 use super::client::{get, open, send, tunnel};
-use super::upstream::{EVENT, TestUpstream};
+use super::upstream::{EVENT, QUIT, TestUpstream};
 use super::{Fixture, route, soon};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -79,13 +79,17 @@ pub async fn a_tunnel_that_ends_on_one_side_ends_on_the_other(fixture: Fixture) 
     let Some(entrance) = fixture.entrance() else { return };
     let a = TestUpstream::start("a").await;
     fixture.apply([route("a", "a.example.com", a.address)]).await;
-    let mut stream = tunnel(entrance, "a.example.com").await;
-    stream.write_all(b"x").await.expect("the tunnel takes bytes");
-    let mut echo = [0];
-    soon("an echo", stream.read_exact(&mut echo)).await.expect("the tunnel gives bytes");
-    drop(a);
-    let end = soon("the tunnel's end", stream.read(&mut echo)).await;
+    let mut ended_by_upstream = tunnel(entrance, "a.example.com").await;
+    ended_by_upstream.write_all(&[QUIT]).await.expect("the tunnel takes bytes");
+    ended_by_upstream.flush().await.expect("the tunnel takes bytes");
+    let end = soon("the tunnel's end", ended_by_upstream.read(&mut [0])).await;
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+
+    let b = TestUpstream::start("b").await;
+    fixture.apply([route("b", "b.example.com", b.address)]).await;
+    let ended_by_client = tunnel(entrance, "b.example.com").await;
+    drop(ended_by_client);
+    soon("the upstream to notice", b.abandoned()).await;
 }
 
 /// The work upstream stops when nobody waits for its answer.

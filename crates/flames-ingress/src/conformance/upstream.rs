@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::PollSemaphore;
@@ -21,6 +22,9 @@ type Answer = Response<BoxBody<Bytes, Infallible>>;
 
 /// What `/events` sends for each permit.
 pub(super) const EVENT: &str = "data: tick\n\n";
+
+/// Ends a tunnel at the upstream.
+pub(super) const QUIT: u8 = 4;
 
 /// Answers until it is dropped; its open connections end with it.
 #[derive(Debug)]
@@ -73,7 +77,7 @@ impl TestUpstream {
         uploaded.wait_for(|seen| *seen >= bytes).await.expect("the upstream lives");
     }
 
-    /// Waits until a client has left `/events`.
+    /// Waits until a client has left `/events`, or a tunnel has ended.
     pub(super) async fn abandoned(&self) {
         let mut abandoned = self.shared.abandoned.subscribe();
         abandoned.wait_for(|count| *count > 0).await.expect("the upstream lives");
@@ -117,7 +121,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answe
     Ok(match request.uri().path() {
         "/events" => events(shared),
         "/upload" => upload(&shared, request).await,
-        "/tunnel" => echo_tunnel(request),
+        "/tunnel" => echo_tunnel(shared, request),
         "/late" => std::future::pending().await,
         "/hop" => hop_by_hop(),
         "/no-content" => status(StatusCode::NO_CONTENT),
@@ -199,16 +203,16 @@ async fn upload(shared: &Shared, request: Request<Incoming>) -> Answer {
     Response::new(full(json!({ "upstream": shared.tag, "bytes": *shared.uploaded.borrow() }).to_string()))
 }
 
-fn echo_tunnel(mut request: Request<Incoming>) -> Answer {
+fn echo_tunnel(shared: Arc<Shared>, mut request: Request<Incoming>) -> Answer {
     let is_websocket = request.headers().get("upgrade").is_some_and(|value| value == "websocket");
     if !is_websocket {
         return status(StatusCode::BAD_REQUEST);
     }
     tokio::spawn(async move {
-        let Ok(upgraded) = hyper::upgrade::on(&mut request).await else { return };
-        let (mut reader, mut writer) = tokio::io::split(TokioIo::new(upgraded));
-        let _ = tokio::io::copy(&mut reader, &mut writer).await;
-        let _ = tokio::io::AsyncWriteExt::shutdown(&mut writer).await;
+        if let Ok(upgraded) = hyper::upgrade::on(&mut request).await {
+            let _ = echo(TokioIo::new(upgraded)).await;
+        }
+        shared.abandoned.send_modify(|count| *count += 1);
     });
     let response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
@@ -216,6 +220,19 @@ fn echo_tunnel(mut request: Request<Incoming>) -> Answer {
         .header("upgrade", "websocket")
         .header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     response.body(full("")).unwrap_or_else(|_| status(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+/// Gives back what comes until the client ends or sends [`QUIT`] alone.
+async fn echo(mut stream: TokioIo<hyper::upgrade::Upgraded>) -> std::io::Result<()> {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        match stream.read(&mut buffer).await? {
+            0 => return Ok(()),
+            1 if buffer[0] == QUIT => return stream.shutdown().await,
+            length => stream.write_all(&buffer[..length]).await?,
+        }
+        stream.flush().await?;
+    }
 }
 
 fn hop_by_hop() -> Answer {
