@@ -14,6 +14,9 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod decorate;
 mod ext;
 mod key;
 mod lease;
@@ -41,8 +44,8 @@ pub type Watch = BoxStream<'static, Result<Event>>;
 
 /// Versioned records.
 ///
-/// Every method may answer `Unavailable` when the backend cannot be reached and `Timeout` when it did not
-/// answer in time; after a `Timeout` a commit may or may not have taken effect.
+/// Every method may answer `Unavailable` when the backend cannot be reached (then nothing was executed) and
+/// `Timeout` when no answer came (then it may or may not have taken effect).
 #[async_trait]
 pub trait StateStore: Debug + Send + Sync + 'static {
     /// Short name for errors and metrics, for example `sqlite`.
