@@ -3,7 +3,6 @@
 //! Everything has a deadline and everything read is bounded: what answers is a guest, and a guest is hostile.
 
 mod file;
-mod frame;
 mod process;
 mod transport;
 mod types;
@@ -11,17 +10,18 @@ mod types;
 pub use process::ProcessEvents;
 pub use transport::Dial;
 pub use types::{
-    ByteStream, Entry, EntryKind, FileDownload, GuestError, GuestErrorKind, GuestResult, InitGuest,
-    ProcessEnd, ProcessEvent, ProcessInfo, Signal, StartProcess, Stdin, WriteFile,
+    ByteStream, Entry, EntryKind, FileDownload, GuestError, GuestErrorKind, GuestResult, ProcessEnd,
+    ProcessEvent, ProcessInfo, Signal, StartProcess, Stdin, WriteFile,
 };
 
 use crate::AccessToken;
+use flames_guest::control::{INIT_PATH, InitRequest, InitResponse, SHUTDOWN_PATH};
 use std::sync::Arc;
 use std::time::Duration;
 use transport::{Call, Transport};
 
 /// Port of the agent in every guest.
-pub const AGENT_PORT: u16 = 49983;
+pub const AGENT_PORT: u16 = flames_guest::PORT;
 
 /// For calls that answer at once.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -52,8 +52,8 @@ impl GuestClient {
     ///
     /// # Errors
     /// `Unauthenticated` for a wrong control token; `Internal` when the agent cannot do what it must.
-    pub async fn init(&self, control: &AccessToken, init: &InitGuest) -> GuestResult<()> {
-        self.transport.control("/flames/v1/init", control, &init.wire(), CALL_DEADLINE).await
+    pub async fn init(&self, control: &AccessToken, init: &InitRequest) -> GuestResult<InitResponse> {
+        self.transport.control(INIT_PATH, control, init, CALL_DEADLINE).await
     }
 
     /// Asks the guest to power off.
@@ -61,14 +61,18 @@ impl GuestClient {
     /// # Errors
     /// `Unauthenticated` for a wrong control token.
     pub async fn shutdown(&self, control: &AccessToken) -> GuestResult<()> {
-        self.transport.control("/flames/v1/shutdown", control, &serde_json::json!({}), CALL_DEADLINE).await
+        let empty = flames_guest::process::Empty {};
+        self.transport
+            .control::<serde::de::IgnoredAny>(SHUTDOWN_PATH, control, &empty, CALL_DEADLINE)
+            .await
+            .map(drop)
     }
 
     async fn call<Answer: serde::de::DeserializeOwned>(
         &self,
         method: &'static str,
         user: Option<&str>,
-        request: &serde_json::Value,
+        request: &impl serde::Serialize,
     ) -> GuestResult<Answer> {
         self.transport.unary(Call { method, user, deadline: WORK_DEADLINE }, request).await
     }

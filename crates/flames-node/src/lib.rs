@@ -11,19 +11,30 @@
 
 #![warn(missing_docs)]
 
+mod disk;
 mod error;
 mod guest;
+mod local;
+mod net;
+mod paths;
+mod secret;
+mod template;
 mod values;
 
 pub use error::{CreateError, CreateStep};
+pub use flames_guest::control::{InitRequest, InitResponse};
 pub use flames_vmm::{
     Capabilities, Error, ErrorKind, Exit, ExitCause, MiB, Result, Retry, StopDeadlines, VmId, VmState,
 };
 pub use guest::{
     AGENT_PORT, ByteStream, Dial, Entry, EntryKind, FileDownload, GuestClient, GuestError, GuestErrorKind,
-    GuestResult, InitGuest, ProcessEnd, ProcessEvent, ProcessEvents, ProcessInfo, Signal, StartProcess,
-    Stdin, WriteFile,
+    GuestResult, ProcessEnd, ProcessEvent, ProcessEvents, ProcessInfo, Signal, StartProcess, Stdin,
+    WriteFile,
 };
+pub use local::{FailurePoint, Limits, LocalNode, NodeConfig};
+pub use net::NetworkMode;
+pub use paths::{Assets, DataDir, RunDir};
+pub use template::TemplateStore;
 pub use values::{
     AccessToken, Adoption, BuildProgress, BuildTemplate, Capacity, CreateVm, CreatedVm, Duplex, GuestStream,
     Leak, LeakKind, Reaped, RunExit, RunFacts, RunInfo, StageTimings, Template, TemplateName, TemplateOrigin,

@@ -290,6 +290,12 @@ pub enum LeakKind {
     Disk,
 }
 
+impl LeakKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] =
+        [Self::Process, Self::Namespace, Self::Tap, Self::Nft, Self::Mount, Self::RunDir, Self::Disk];
+}
+
 /// How many resources of one kind there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Leak {

@@ -5,12 +5,14 @@ use super::types::{
     ByteStream, Entry, EntryKind, FileDownload, GuestError, GuestErrorKind, GuestResult, WriteFile,
 };
 use super::{CALL_DEADLINE, GuestClient};
+use flames_guest::files::WriteInfo;
+use flames_guest::filesystem::{
+    EntryInfo, EntryResponse, FileType, ListDirRequest, ListDirResponse, MoveRequest, PathRequest,
+};
 use futures::{StreamExt, TryStreamExt};
 use http::{Method, header};
 use http_body_util::{BodyExt, Limited, StreamBody};
 use hyper::body::Frame;
-use serde::{Deserialize, Deserializer};
-use serde_json::json;
 use std::time::Duration;
 
 /// For a whole upload: the guest may have to write gigabytes.
@@ -48,8 +50,8 @@ impl GuestClient {
                 GuestError::new(GuestErrorKind::Unavailable, "the agent's answer broke off")
                     .with_source(error)
             })?;
-        let written: Vec<WireWritten> = from_json(&answer.to_bytes())?;
-        Ok(written.into_iter().next().unwrap_or_default().path)
+        let written: Vec<WriteInfo> = from_json(&answer.to_bytes())?;
+        Ok(written.into_iter().next().map(|file| file.path).unwrap_or_default())
     }
 
     /// What is at a path.
@@ -57,9 +59,7 @@ impl GuestClient {
     /// # Errors
     /// `NotFound`.
     pub async fn stat(&self, path: &str, user: Option<&str>) -> GuestResult<Entry> {
-        let answer: WireOne =
-            self.call("/filesystem.Filesystem/Stat", user, &json!({ "path": path })).await?;
-        Ok(answer.entry.into())
+        self.call("/filesystem.Filesystem/Stat", user, &path_request(path)).await.map(one)
     }
 
     /// What is in a directory, down to `depth` levels (at least 1).
@@ -67,9 +67,9 @@ impl GuestClient {
     /// # Errors
     /// `NotFound`; `InvalidArgument` for a file.
     pub async fn list_dir(&self, path: &str, depth: u32, user: Option<&str>) -> GuestResult<Vec<Entry>> {
-        let message = json!({ "path": path, "depth": depth });
-        let answer: WireMany = self.call("/filesystem.Filesystem/ListDir", user, &message).await?;
-        Ok(answer.entries.into_iter().map(Entry::from).collect())
+        let message = ListDirRequest { path: path.to_owned(), depth };
+        let answer: ListDirResponse = self.call("/filesystem.Filesystem/ListDir", user, &message).await?;
+        Ok(answer.entries.into_iter().map(entry_of).collect())
     }
 
     /// Makes a directory and its parents.
@@ -77,9 +77,7 @@ impl GuestClient {
     /// # Errors
     /// `AlreadyExists` for a directory; `InvalidArgument` for a file.
     pub async fn make_dir(&self, path: &str, user: Option<&str>) -> GuestResult<Entry> {
-        let answer: WireOne =
-            self.call("/filesystem.Filesystem/MakeDir", user, &json!({ "path": path })).await?;
-        Ok(answer.entry.into())
+        self.call("/filesystem.Filesystem/MakeDir", user, &path_request(path)).await.map(one)
     }
 
     /// Renames or moves.
@@ -87,9 +85,8 @@ impl GuestClient {
     /// # Errors
     /// `NotFound` without the source.
     pub async fn rename(&self, from: &str, to: &str, user: Option<&str>) -> GuestResult<Entry> {
-        let message = json!({ "source": from, "destination": to });
-        let answer: WireOne = self.call("/filesystem.Filesystem/Move", user, &message).await?;
-        Ok(answer.entry.into())
+        let message = MoveRequest { source: from.to_owned(), destination: to.to_owned() };
+        self.call("/filesystem.Filesystem/Move", user, &message).await.map(one)
     }
 
     /// Removes a file, or a directory with what is in it. What is not there is fine.
@@ -97,7 +94,7 @@ impl GuestClient {
     /// # Errors
     /// `PermissionDenied` when the user may not.
     pub async fn remove(&self, path: &str, user: Option<&str>) -> GuestResult<()> {
-        let message = json!({ "path": path });
+        let message = path_request(path);
         self.call::<serde::de::IgnoredAny>("/filesystem.Filesystem/Remove", user, &message).await.map(drop)
     }
 }
@@ -111,77 +108,35 @@ fn files_uri(path: &str, user: Option<&str>) -> String {
     query.finish()
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct WireWritten {
-    path: String,
+fn path_request(path: &str) -> PathRequest {
+    PathRequest { path: path.to_owned() }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct WireOne {
-    entry: WireEntry,
+fn one(answer: EntryResponse) -> Entry {
+    entry_of(answer.entry.unwrap_or_default())
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct WireMany {
-    entries: Vec<WireEntry>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct WireEntry {
-    name: String,
-    r#type: String,
-    path: String,
-    #[serde(deserialize_with = "number_or_text")]
-    size: u64,
-    mode: u32,
-    permissions: String,
-    owner: String,
-    group: String,
-    modified_time: String,
-    symlink_target: Option<String>,
-}
-
-impl From<WireEntry> for Entry {
-    fn from(wire: WireEntry) -> Self {
-        Self {
-            name: wire.name,
-            path: wire.path,
-            kind: entry_kind(&wire.r#type),
-            size: wire.size,
-            mode: wire.mode,
-            permissions: wire.permissions,
-            owner: wire.owner,
-            group: wire.group,
-            modified: wire.modified_time,
-            symlink_target: wire.symlink_target,
-        }
+fn entry_of(wire: EntryInfo) -> Entry {
+    Entry {
+        name: wire.name,
+        path: wire.path,
+        kind: kind_of(wire.file_type),
+        size: wire.size.unsigned_abs(),
+        mode: wire.mode,
+        permissions: wire.permissions,
+        owner: wire.owner,
+        group: wire.group,
+        modified: wire.modified_time.unwrap_or_default(),
+        symlink_target: wire.symlink_target,
     }
 }
 
-fn entry_kind(name: &str) -> EntryKind {
-    match name {
-        "FILE_TYPE_FILE" => EntryKind::File,
-        "FILE_TYPE_DIRECTORY" => EntryKind::Directory,
-        "FILE_TYPE_SYMLINK" => EntryKind::Symlink,
-        _ => EntryKind::Other,
-    }
-}
-
-/// Sixty-four bit numbers travel as text; plain numbers are accepted.
-fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either {
-        Number(u64),
-        Text(String),
-    }
-    match Either::deserialize(deserializer)? {
-        Either::Number(number) => Ok(number),
-        Either::Text(text) => text.parse().map_err(serde::de::Error::custom),
+fn kind_of(wire: FileType) -> EntryKind {
+    match wire {
+        FileType::File => EntryKind::File,
+        FileType::Directory => EntryKind::Directory,
+        FileType::Symlink => EntryKind::Symlink,
+        FileType::Unspecified => EntryKind::Other,
     }
 }
 
@@ -196,12 +151,5 @@ mod tests {
         let pairs: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         assert_eq!(pairs[0], ("path".into(), "/a b/ü&c=?#%".into()));
         assert_eq!(pairs[1], ("username".into(), "me".into()));
-    }
-
-    #[test]
-    fn an_entry_with_its_size_as_text_is_read() {
-        let wire: WireEntry =
-            serde_json::from_str(r#"{"type":"FILE_TYPE_FILE","size":"5000000000"}"#).unwrap();
-        assert_eq!(Entry::from(wire).size, 5_000_000_000);
     }
 }

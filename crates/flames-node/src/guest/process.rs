@@ -1,19 +1,21 @@
 //! Processes: start, follow, feed, signal, list.
 
-use super::frame::{Frame, encode, take_frame};
-use super::transport::{error_from_body, from_json, full, to_json, within};
+use super::transport::{from_json, full, rpc_error, to_json, within};
 use super::types::{
     GuestError, GuestErrorKind, GuestResult, ProcessEnd, ProcessEvent, ProcessInfo, Signal, StartProcess,
     Stdin,
 };
 use super::{CALL_DEADLINE, GuestClient};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use flames_guest::frame::{Frame, FrameDecoder, FrameError, MAX_PAYLOAD, MESSAGE, encode};
+use flames_guest::process::{
+    self, CloseStdinRequest, ConnectRequest, DataEvent, Empty, EndEvent, EventResponse, ListResponse,
+    ProcessConfig, ProcessInput, ProcessSelector, SendInputRequest, SendSignalRequest, StartRequest,
+};
+use flames_guest::rpc::EndOfStream;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::time::Duration;
 
 /// The agent says something at least this often on a quiet stream.
@@ -38,7 +40,7 @@ impl GuestClient {
     /// # Errors
     /// `NotFound` without such a process.
     pub async fn attach(&self, pid: u32) -> GuestResult<ProcessEvents> {
-        self.stream("/process.Process/Connect", None, &select(pid), None).await
+        self.stream("/process.Process/Connect", None, &ConnectRequest { process: select(pid) }, None).await
     }
 
     /// Writes to a process' standard input.
@@ -46,9 +48,8 @@ impl GuestClient {
     /// # Errors
     /// `NotFound` without such a process; `InvalidArgument` if its input is not open.
     pub async fn send_input(&self, pid: u32, input: &[u8]) -> GuestResult<()> {
-        let mut message = select(pid);
-        message["input"] = json!({ "stdin": BASE64.encode(input) });
-        self.done("/process.Process/SendInput", &message).await
+        let input = Some(ProcessInput { stdin: Some(input.to_vec()), pty: None });
+        self.done("/process.Process/SendInput", &SendInputRequest { process: select(pid), input }).await
     }
 
     /// Closes a process' standard input.
@@ -56,7 +57,7 @@ impl GuestClient {
     /// # Errors
     /// `NotFound` without such a process.
     pub async fn close_stdin(&self, pid: u32) -> GuestResult<()> {
-        self.done("/process.Process/CloseStdin", &select(pid)).await
+        self.done("/process.Process/CloseStdin", &CloseStdinRequest { process: select(pid) }).await
     }
 
     /// Sends a signal.
@@ -64,8 +65,7 @@ impl GuestClient {
     /// # Errors
     /// `NotFound` without such a process.
     pub async fn signal(&self, pid: u32, signal: Signal) -> GuestResult<()> {
-        let mut message = select(pid);
-        message["signal"] = signal.wire().into();
+        let message = SendSignalRequest { process: select(pid), signal: signal.wire() };
         self.done("/process.Process/SendSignal", &message).await
     }
 
@@ -74,11 +74,11 @@ impl GuestClient {
     /// # Errors
     /// `Unavailable` when the agent does not answer.
     pub async fn processes(&self) -> GuestResult<Vec<ProcessInfo>> {
-        let listed: WireList = self.call("/process.Process/List", None, &json!({})).await?;
-        Ok(listed.processes.into_iter().map(WireProcess::into_info).collect())
+        let listed: ListResponse = self.call("/process.Process/List", None, &Empty {}).await?;
+        Ok(listed.processes.into_iter().map(info_of).collect())
     }
 
-    async fn done(&self, method: &'static str, message: &Value) -> GuestResult<()> {
+    async fn done(&self, method: &'static str, message: &impl Serialize) -> GuestResult<()> {
         self.call::<serde::de::IgnoredAny>(method, None, message).await.map(drop)
     }
 
@@ -86,7 +86,7 @@ impl GuestClient {
         &self,
         method: &'static str,
         user: Option<&str>,
-        message: &Value,
+        message: &impl Serialize,
         timeout: Option<Duration>,
     ) -> GuestResult<ProcessEvents> {
         let mut request = self
@@ -97,7 +97,7 @@ impl GuestClient {
         if let Some(timeout) = timeout {
             request = request.header("Connect-Timeout-Ms", timeout.as_millis().to_string());
         }
-        let body = full(encode(&to_json(message)?)?);
+        let body = full(encode(MESSAGE, &to_json(message)?));
         let response = self.transport.send(request, body, CALL_DEADLINE).await?;
         within(CALL_DEADLINE, ProcessEvents::open(response.into_body())).await
     }
@@ -108,7 +108,7 @@ impl GuestClient {
 pub struct ProcessEvents {
     pid: u32,
     body: Incoming,
-    buffer: BytesMut,
+    frames: FrameDecoder,
     ended: bool,
 }
 
@@ -134,7 +134,7 @@ impl ProcessEvents {
 
     /// Waits for the first event, which names the process: until then it has not started.
     async fn open(body: Incoming) -> GuestResult<Self> {
-        let mut events = Self { pid: 0, body, buffer: BytesMut::new(), ended: false };
+        let mut events = Self { pid: 0, body, frames: FrameDecoder::new(MAX_PAYLOAD), ended: false };
         loop {
             if let Some(start) = events.next_wire().await?.start {
                 events.pid = start.pid;
@@ -145,28 +145,33 @@ impl ProcessEvents {
 
     async fn next_output(&mut self) -> GuestResult<ProcessEvent> {
         loop {
-            if let Some(event) = self.next_wire().await?.into_event()? {
+            if let Some(event) = event_of(self.next_wire().await?) {
                 return Ok(event);
             }
         }
     }
 
-    async fn next_wire(&mut self) -> GuestResult<WireEvent> {
-        match self.next_frame().await? {
-            Frame::Message(message) => Ok(from_json::<WireMessage>(&message)?.event),
-            Frame::End(end) => Err(end_error(&end)),
+    async fn next_wire(&mut self) -> GuestResult<process::ProcessEvent> {
+        let frame = self.next_frame().await?;
+        if frame.is_end() {
+            return Err(end_error(&frame.payload));
         }
+        Ok(from_json::<EventResponse>(&frame.payload)?.event.unwrap_or_default())
     }
 
     async fn next_frame(&mut self) -> GuestResult<Frame> {
         loop {
-            if let Some(frame) = take_frame(&mut self.buffer)? {
+            if let Some(frame) = self.frames.next_frame().map_err(bad_frame)? {
                 return Ok(frame);
             }
             let piece = within(SILENCE, next_piece(&mut self.body)).await?;
-            self.buffer.extend_from_slice(&piece);
+            self.frames.push(&piece);
         }
     }
+}
+
+fn bad_frame(error: FrameError) -> GuestError {
+    GuestError::new(GuestErrorKind::Internal, "the agent's stream makes no sense").with_source(error)
 }
 
 async fn next_piece(body: &mut Incoming) -> GuestResult<Bytes> {
@@ -180,114 +185,63 @@ async fn next_piece(body: &mut Incoming) -> GuestResult<Bytes> {
 
 /// What the last frame means when the process has not ended.
 fn end_error(end: &[u8]) -> GuestError {
-    let json: Value = serde_json::from_slice(end).unwrap_or_default();
-    match json.get("error") {
-        Some(error) => error_from_body(500, error.to_string().as_bytes()),
+    match serde_json::from_slice::<EndOfStream>(end).unwrap_or_default().error {
+        Some(error) => rpc_error(error),
         None => GuestError::new(GuestErrorKind::Internal, "the stream ended before the process"),
     }
 }
 
-fn start_message(process: &StartProcess) -> Value {
-    let mut config = json!({ "cmd": process.command, "args": process.args, "envs": process.env });
-    if let Some(cwd) = &process.cwd {
-        config["cwd"] = cwd.as_str().into();
-    }
-    let mut message = json!({ "process": config, "stdin": process.stdin == Stdin::Open });
-    if let Some(tag) = &process.tag {
-        message["tag"] = tag.as_str().into();
-    }
-    message
-}
-
-fn select(pid: u32) -> Value {
-    json!({ "process": { "pid": pid } })
-}
-
-#[derive(Deserialize)]
-struct WireMessage {
-    #[serde(default)]
-    event: WireEvent,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct WireEvent {
-    start: Option<WireStart>,
-    data: Option<WireData>,
-    end: Option<WireEnd>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct WireStart {
-    pid: u32,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct WireData {
-    stdout: Option<String>,
-    stderr: Option<String>,
-    pty: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct WireEnd {
-    exit_code: i32,
-    exited: bool,
-    status: String,
-}
-
-impl WireEvent {
-    /// `None` for what has no meaning for the caller (start, keep-alive).
-    fn into_event(self) -> GuestResult<Option<ProcessEvent>> {
-        if let Some(end) = self.end {
-            let WireEnd { exit_code, exited, status } = end;
-            return Ok(Some(ProcessEvent::End(ProcessEnd { exit_code, exited, status })));
-        }
-        let Some(data) = self.data else { return Ok(None) };
-        let output = [
-            data.stdout.map(|text| decode(&text).map(ProcessEvent::Stdout)),
-            data.stderr.map(|text| decode(&text).map(ProcessEvent::Stderr)),
-            data.pty.map(|text| decode(&text).map(ProcessEvent::Pty)),
-        ];
-        output.into_iter().flatten().next().transpose()
+fn start_message(process: &StartProcess) -> StartRequest {
+    let config = ProcessConfig {
+        cmd: process.command.clone(),
+        args: process.args.clone(),
+        envs: process.env.clone(),
+        cwd: process.cwd.clone(),
+    };
+    StartRequest {
+        process: Some(config),
+        pty: None,
+        tag: process.tag.clone(),
+        stdin: Some(process.stdin == Stdin::Open),
     }
 }
 
-fn decode(text: &str) -> GuestResult<Bytes> {
-    let decoded = BASE64.decode(text);
-    decoded.map(Bytes::from).map_err(|error| {
-        GuestError::new(GuestErrorKind::Internal, "the agent's output is not base64").with_source(error)
-    })
+fn select(pid: u32) -> Option<ProcessSelector> {
+    Some(ProcessSelector::pid(pid))
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct WireList {
-    processes: Vec<WireProcess>,
+/// `None` for what has no meaning for the caller (start, keep-alive).
+fn event_of(event: process::ProcessEvent) -> Option<ProcessEvent> {
+    if let Some(EndEvent { exit_code, exited, status, .. }) = event.end {
+        return Some(ProcessEvent::End(ProcessEnd { exit_code, exited, status }));
+    }
+    let DataEvent { stdout, stderr, pty } = event.data?;
+    let of =
+        |output: Option<Vec<u8>>, event: fn(Bytes) -> ProcessEvent| output.map(|bytes| event(bytes.into()));
+    of(stdout, ProcessEvent::Stdout).or(of(stderr, ProcessEvent::Stderr)).or(of(pty, ProcessEvent::Pty))
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct WireProcess {
-    pid: u32,
-    tag: Option<String>,
-    config: WireConfig,
+fn info_of(process: process::ProcessInfo) -> ProcessInfo {
+    let ProcessConfig { cmd, args, cwd, .. } = process.config.unwrap_or_default();
+    ProcessInfo { pid: process.pid, tag: process.tag, command: cmd, args, cwd }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct WireConfig {
-    cmd: String,
-    args: Vec<String>,
-    cwd: Option<String>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl WireProcess {
-    fn into_info(self) -> ProcessInfo {
-        let WireConfig { cmd, args, cwd } = self.config;
-        ProcessInfo { pid: self.pid, tag: self.tag, command: cmd, args, cwd }
+    #[test]
+    fn a_stream_that_ends_before_the_process_carries_the_agents_words() {
+        let error = end_error(br#"{"error":{"code":"not_found","message":"no such program"}}"#);
+        assert_eq!((error.kind(), error.message()), (GuestErrorKind::NotFound, "no such program"));
+        assert_eq!(end_error(b"{}").kind(), GuestErrorKind::Internal);
+    }
+
+    #[test]
+    fn keepalives_and_starts_are_not_events_and_output_is() {
+        assert_eq!(event_of(process::ProcessEvent::default()), None);
+        let data = DataEvent { stderr: Some(b"oops".to_vec()), ..Default::default() };
+        let event = process::ProcessEvent { data: Some(data), ..Default::default() };
+        assert_eq!(event_of(event), Some(ProcessEvent::Stderr(Bytes::from_static(b"oops"))));
     }
 }

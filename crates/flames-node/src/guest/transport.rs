@@ -5,6 +5,10 @@ use crate::{AccessToken, GuestStream, Result};
 use async_trait::async_trait;
 use base64::Engine;
 use bytes::Bytes;
+use flames_guest::ACCESS_TOKEN_HEADER;
+use flames_guest::control::CONTROL_HEADER;
+use flames_guest::files::HttpError;
+use flames_guest::rpc::RpcError;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
@@ -97,18 +101,19 @@ impl Transport {
     }
 
     /// A call that only the node may make: it carries the control token.
-    pub(super) async fn control(
+    pub(super) async fn control<Answer: DeserializeOwned>(
         &self,
         path: &'static str,
         control: &AccessToken,
         message: &impl Serialize,
         deadline: Duration,
-    ) -> GuestResult<()> {
+    ) -> GuestResult<Answer> {
         let request = Request::post(origin(path))
             .header(header::CONTENT_TYPE, "application/json")
-            .header("X-Flames-Control", secret_header(control)?);
+            .header(CONTROL_HEADER, secret_header(control)?);
         let request = finish(request, full(to_json(message)?))?;
-        within(deadline, self.whole_answer(request)).await.map(drop)
+        let bytes = within(deadline, self.whole_answer(request)).await?;
+        from_json(&bytes)
     }
 
     /// The start of a request for an RPC method, with token and user.
@@ -124,7 +129,7 @@ impl Transport {
     pub(super) fn builder(&self, method: http::Method, path: &str) -> http::request::Builder {
         let request = Request::builder().method(method).uri(origin(path));
         match secret_header(&self.token) {
-            Ok(token) => request.header("X-Access-Token", token),
+            Ok(token) => request.header(ACCESS_TOKEN_HEADER, token),
             Err(_) => request,
         }
     }
@@ -152,18 +157,18 @@ async fn refusal(response: Response<Incoming>) -> GuestError {
     error_from_body(status, &body)
 }
 
-/// What an error answer means: its code if it has one, else its status.
-pub(super) fn error_from_body(status: u16, body: &[u8]) -> GuestError {
-    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let kind = match json.get("code").and_then(serde_json::Value::as_str) {
-        Some(code) => GuestErrorKind::from_code(code),
-        None => GuestErrorKind::from_status(status),
-    };
-    let message = match json.get("message").and_then(serde_json::Value::as_str) {
-        Some(message) => message.to_owned(),
-        None => format!("the agent answered with status {status}"),
-    };
-    GuestError::new(kind, message)
+/// What an error answer means: an RPC error by its code, a plain one by its status.
+fn error_from_body(status: u16, body: &[u8]) -> GuestError {
+    if let Ok(error) = serde_json::from_slice(body) {
+        return rpc_error(error);
+    }
+    let plain = serde_json::from_slice::<HttpError>(body).map(|error| error.message);
+    let message = plain.unwrap_or_else(|_| format!("the agent answered with status {status}"));
+    GuestError::new(GuestErrorKind::from_status(status), message)
+}
+
+pub(super) fn rpc_error(error: RpcError) -> GuestError {
+    GuestError::new(GuestErrorKind::from_code(error.code), error.message)
 }
 
 pub(super) fn full(bytes: Bytes) -> Body {

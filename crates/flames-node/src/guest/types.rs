@@ -1,11 +1,9 @@
 //! What the client takes and gives.
 
-use crate::AccessToken;
-use base64::Engine;
 use bytes::Bytes;
+use flames_guest::rpc::Code;
 use futures::stream::BoxStream;
 use serde::Serialize;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -77,18 +75,18 @@ pub enum GuestErrorKind {
 
 impl GuestErrorKind {
     /// From the code of an error in the wire protocol.
-    pub(super) fn from_code(code: &str) -> Self {
+    pub(super) fn from_code(code: Code) -> Self {
         match code {
-            "not_found" => Self::NotFound,
-            "already_exists" => Self::AlreadyExists,
-            "invalid_argument" | "out_of_range" | "failed_precondition" => Self::InvalidArgument,
-            "unauthenticated" => Self::Unauthenticated,
-            "permission_denied" => Self::PermissionDenied,
-            "resource_exhausted" => Self::ResourceExhausted,
-            "deadline_exceeded" | "canceled" => Self::DeadlineExceeded,
-            "unimplemented" => Self::Unimplemented,
-            "unavailable" | "aborted" => Self::Unavailable,
-            _ => Self::Internal,
+            Code::NotFound => Self::NotFound,
+            Code::AlreadyExists => Self::AlreadyExists,
+            Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => Self::InvalidArgument,
+            Code::Unauthenticated => Self::Unauthenticated,
+            Code::PermissionDenied => Self::PermissionDenied,
+            Code::ResourceExhausted => Self::ResourceExhausted,
+            Code::DeadlineExceeded | Code::Canceled => Self::DeadlineExceeded,
+            Code::Unimplemented => Self::Unimplemented,
+            Code::Unavailable | Code::Aborted => Self::Unavailable,
+            Code::Internal | Code::DataLoss | Code::Unknown => Self::Internal,
         }
     }
 
@@ -106,39 +104,6 @@ impl GuestErrorKind {
             502 | 503 => Self::Unavailable,
             _ => Self::Internal,
         }
-    }
-}
-
-/// The handshake's content.
-#[derive(Clone, Debug)]
-pub struct InitGuest {
-    /// What the guest calls itself.
-    pub hostname: String,
-    /// Environment of every process.
-    pub env: BTreeMap<String, String>,
-    /// What clients must present from now on.
-    pub access_token: AccessToken,
-    /// Whom a process runs as when nobody is named.
-    pub default_user: String,
-    /// Where a process starts when nothing is said.
-    pub default_workdir: Option<String>,
-    /// Nanoseconds since 1970 on the host, taken as late as possible.
-    pub unix_nanos: u128,
-    /// Fresh random bytes of the host.
-    pub entropy: [u8; 32],
-}
-
-impl InitGuest {
-    pub(super) fn wire(&self) -> Value {
-        json!({
-            "hostname": self.hostname,
-            "envVars": self.env,
-            "accessToken": self.access_token.expose(),
-            "defaultUser": self.default_user,
-            "defaultWorkdir": self.default_workdir,
-            "timeUnixNanos": self.unix_nanos.to_string(),
-            "entropy": base64::engine::general_purpose::STANDARD.encode(self.entropy),
-        })
     }
 }
 
@@ -222,10 +187,10 @@ pub enum Signal {
 }
 
 impl Signal {
-    pub(super) fn wire(self) -> &'static str {
+    pub(super) fn wire(self) -> flames_guest::process::Signal {
         match self {
-            Self::Term => "SIGNAL_SIGTERM",
-            Self::Kill => "SIGNAL_SIGKILL",
+            Self::Term => flames_guest::process::Signal::Terminate,
+            Self::Kill => flames_guest::process::Signal::Kill,
         }
     }
 }

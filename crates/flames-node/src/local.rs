@@ -1,0 +1,346 @@
+//! The node in this process: networks, disks, templates and one VMM driver of this machine.
+
+mod adopt;
+mod create;
+mod limits;
+mod record;
+mod run;
+
+pub use limits::{FailurePoint, Limits};
+
+use crate::disk::{Disks, blocking};
+use crate::net::{Dialer, NetworkMode, Networks, SlotNames, SlotPool};
+use crate::paths::{Assets, DataDir, RunDir};
+use crate::template::TemplateStore;
+use crate::{
+    Adoption, BuildProgress, BuildTemplate, Capacity, CreateError, CreateStep, CreateVm, CreatedVm,
+    GuestClient, GuestStream, Leak, Node, Reaped, RunExit, RunInfo, Template, TemplateName,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use create::Creation;
+use flames_vmm::{Error, ErrorKind, Exit, ExitCause, Result, StopDeadlines, VmId, VmmDriver};
+use record::read_handle;
+use run::Run;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// How many exits a slow receiver may be behind before it must compare with the list.
+const EXIT_BACKLOG: usize = 1024;
+
+/// What a local node needs to know.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Where runs, disks and built templates live; one daemon alone may use it.
+    pub data_dir: PathBuf,
+    /// Where kernel, agent and built-in images are.
+    pub assets_dir: PathBuf,
+    /// Which kind of network runs get.
+    pub network: NetworkMode,
+    /// Network slots to keep ready.
+    pub ready_slots: usize,
+    /// Bytes of the data directory's file system that a create must leave free.
+    pub disk_reserve_bytes: u64,
+    /// Bytes of console output kept per run.
+    pub console_limit_bytes: u64,
+    /// Fails creates on purpose, for tests.
+    pub failure: FailurePoint,
+}
+
+impl NodeConfig {
+    /// The usual settings: the best network there are rights for, four ready slots, 1 GiB in reserve,
+    /// 1 MiB of console.
+    pub fn new(data_dir: impl Into<PathBuf>, assets_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            assets_dir: assets_dir.into(),
+            network: NetworkMode::detect(),
+            ready_slots: 4,
+            disk_reserve_bytes: 1 << 30,
+            console_limit_bytes: 1 << 20,
+            failure: FailurePoint::none(),
+        }
+    }
+}
+
+/// The node in this process. Clones are the same node.
+#[derive(Clone, Debug)]
+pub struct LocalNode {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: NodeConfig,
+    driver: Arc<dyn VmmDriver>,
+    data: DataDir,
+    assets: Assets,
+    disks: Disks,
+    templates: TemplateStore,
+    networks: Networks,
+    dialer: Dialer,
+    runs: Mutex<Runs>,
+    exits: broadcast::Sender<RunExit>,
+}
+
+/// Who is here.
+#[derive(Debug, Default)]
+struct Runs {
+    live: HashMap<VmId, Arc<Run>>,
+    creating: HashMap<VmId, Pending>,
+}
+
+/// A create under way: how to end it, and how to wait for that.
+#[derive(Clone, Debug)]
+struct Pending {
+    cancel: CancellationToken,
+    over: CancellationToken,
+}
+
+impl LocalNode {
+    /// Opens the data directory and starts to fill the pool of network slots. Call [`Node::adopt`] next.
+    ///
+    /// # Errors
+    /// `InvalidInput` or `PermissionDenied` for the data directory; `Unsupported` when the driver has no
+    /// network for a node without root.
+    pub fn open(config: NodeConfig, driver: Arc<dyn VmmDriver>) -> Result<Self> {
+        let data = DataDir::open(&config.data_dir)?;
+        data.run(&VmId::parse("run-".to_owned() + &"0".repeat(32))?)?; // too deep for sockets: say so now
+        let assets = Assets::at(&config.assets_dir);
+        let networks = networks(&config, &data, driver.as_ref())?;
+        let inner = Inner {
+            disks: Disks::new(&data, config.disk_reserve_bytes),
+            templates: TemplateStore::new(&assets, &data),
+            dialer: Dialer::start()?,
+            runs: Mutex::default(),
+            exits: broadcast::channel(EXIT_BACKLOG).0,
+            networks,
+            config,
+            driver,
+            data,
+            assets,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+fn networks(config: &NodeConfig, data: &DataDir, driver: &dyn VmmDriver) -> Result<Networks> {
+    match config.network {
+        NetworkMode::User if !driver.capabilities().user_network => {
+            Err(Error::new(ErrorKind::Unsupported, "network", driver.name())
+                .detail("this VMM needs network namespaces: run the daemon as root"))
+        }
+        NetworkMode::User => Ok(Networks::User),
+        NetworkMode::Namespaces => {
+            let pool = SlotPool::new(SlotNames::of(data.root()), config.ready_slots);
+            pool.fill();
+            Ok(Networks::Namespaces(pool))
+        }
+    }
+}
+
+#[async_trait]
+impl Node for LocalNode {
+    async fn create(&self, request: CreateVm) -> Result<CreatedVm, CreateError> {
+        let admit = |error| CreateStep::Admit.failed(error);
+        let pending = self.inner.claim(&request.run).map_err(admit)?;
+        let _cancel_if_dropped = pending.cancel.clone().drop_guard();
+        let (inner, run) = (Arc::clone(&self.inner), request.run.clone());
+        let task = tokio::spawn(async move {
+            let outcome = match Creation::new(Arc::clone(&inner), request) {
+                Ok(creation) => Box::pin(creation.run(&pending.cancel)).await,
+                Err(error) => Err(admit(error)),
+            };
+            lock(&inner.runs).creating.remove(&run);
+            pending.over.cancel();
+            outcome
+        });
+        task.await.unwrap_or_else(|error| Err(admit(worker_died(error))))
+    }
+
+    async fn destroy(&self, run: &VmId) -> Result<Exit> {
+        let inner = Arc::clone(&self.inner);
+        let run = run.clone();
+        // A task of its own: a caller that goes away must not leave half a run.
+        tokio::spawn(async move { inner.destroy(&run).await })
+            .await
+            .unwrap_or_else(|error| Err(worker_died(error)))
+    }
+
+    async fn pause(&self, run: &VmId) -> Result<()> {
+        self.inner.find(run)?.pause().await
+    }
+
+    async fn resume(&self, run: &VmId) -> Result<()> {
+        self.inner.find(run)?.resume().await
+    }
+
+    async fn guest(&self, run: &VmId) -> Result<GuestClient> {
+        Ok(self.inner.find(run)?.guest.clone())
+    }
+
+    async fn connect(&self, run: &VmId, port: u16) -> Result<GuestStream> {
+        self.inner.find(run)?.line.connect(port).await
+    }
+
+    async fn console(&self, run: &VmId, limit: usize) -> Result<Bytes> {
+        let dir = self.inner.find(run)?.dir.clone();
+        blocking("console", move || Ok(console_tail(&dir, limit))).await
+    }
+
+    async fn inspect(&self, run: &VmId) -> Result<RunInfo> {
+        Ok(self.inner.find(run)?.info())
+    }
+
+    async fn list(&self) -> Vec<RunInfo> {
+        let mut runs: Vec<_> = lock(&self.inner.runs).live.values().map(|run| run.info()).collect();
+        runs.sort_by(|a, b| a.run.cmp(&b.run));
+        runs
+    }
+
+    fn exits(&self) -> broadcast::Receiver<RunExit> {
+        self.inner.exits.subscribe()
+    }
+
+    async fn templates(&self) -> Result<Vec<Template>> {
+        self.inner.templates.list().await
+    }
+
+    async fn build_template(
+        &self,
+        request: BuildTemplate,
+        progress: mpsc::Sender<BuildProgress>,
+    ) -> Result<Template> {
+        self.inner.templates.build(request, &progress).await
+    }
+
+    async fn remove_template(&self, name: &TemplateName) -> Result<()> {
+        self.inner.templates.remove(name).await
+    }
+
+    async fn adopt(&self) -> Result<Adoption> {
+        self.inner.adopt().await
+    }
+
+    async fn reap(&self) -> Result<Reaped> {
+        self.inner.reap().await
+    }
+
+    async fn leaks(&self) -> Result<Vec<Leak>> {
+        self.inner.leaks().await
+    }
+
+    async fn capacity(&self) -> Capacity {
+        self.inner.capacity()
+    }
+
+    async fn shutdown(&self) {
+        if let Networks::Namespaces(pool) = &self.inner.networks
+            && let Err(error) = pool.drain()
+        {
+            tracing::warn!(%error, "a ready network slot was left behind");
+        }
+    }
+}
+
+impl Inner {
+    /// Takes a run id for a create: one at a time, and never one that is in use.
+    fn claim(&self, run: &VmId) -> Result<Pending> {
+        let mut runs = lock(&self.runs);
+        if runs.live.contains_key(run) || runs.creating.contains_key(run) {
+            return Err(Error::new(ErrorKind::AlreadyExists, "run", run.as_str()).operation("create"));
+        }
+        let pending = Pending { cancel: CancellationToken::new(), over: CancellationToken::new() };
+        runs.creating.insert(run.clone(), pending.clone());
+        Ok(pending)
+    }
+
+    /// Takes a run into the list and watches for its end.
+    fn own(self: &Arc<Self>, run: Arc<Run>) {
+        lock(&self.runs).live.insert(run.record.run.clone(), Arc::clone(&run));
+        let exits = self.exits.clone();
+        tokio::spawn(async move {
+            let exit = run.vm.exited().await;
+            run.line.cut.cancel(); // nobody answers any more: break what still waits
+            // No receiver is fine: then nobody wants to know.
+            let _ = exits.send(RunExit { run: run.record.run.clone(), exit });
+        });
+    }
+
+    async fn destroy(&self, run: &VmId) -> Result<Exit> {
+        let pending = lock(&self.runs).creating.get(run).cloned();
+        if let Some(pending) = pending {
+            pending.cancel.cancel();
+            pending.over.cancelled().await;
+        }
+        let live = lock(&self.runs).live.get(run).cloned();
+        let Some(live) = live else { return Ok(never_seen()) };
+        let exit = live.end().await?;
+        lock(&self.runs).live.remove(run);
+        Ok(exit)
+    }
+
+    fn find(&self, run: &VmId) -> Result<Arc<Run>> {
+        let found = lock(&self.runs).live.get(run).cloned();
+        found.ok_or_else(|| Error::new(ErrorKind::NotFound, "run", run.as_str()))
+    }
+
+    /// Ends a VMM that is known by its handle alone, and waits until it is gone.
+    async fn end_by_handle(&self, dir: &RunDir) -> Result<()> {
+        let Some(handle) = read_handle(dir)? else { return Ok(()) };
+        match self.driver.adopt(&handle).await? {
+            Some(vm) => vm.stop(StopDeadlines::KILL).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::of(&self.driver.capabilities())
+    }
+
+    fn capacity(&self) -> Capacity {
+        let limits = self.limits();
+        let memory = limits::host_memory();
+        Capacity {
+            driver: self.driver.name().to_owned(),
+            cpus: limits::host_cpus(),
+            memory_total: memory.total,
+            memory_available: memory.available,
+            disk_available_bytes: self.disks.available_bytes().unwrap_or_default(),
+            runs: lock(&self.runs).live.len(),
+            max_vcpus: limits.max_vcpus,
+            max_memory: limits.max_memory,
+            namespaces: matches!(self.networks, Networks::Namespaces(_)),
+        }
+    }
+}
+
+/// The list; a panic while it was held cannot have left it half changed.
+fn lock(runs: &Mutex<Runs>) -> MutexGuard<'_, Runs> {
+    runs.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The newest bytes of a console log; nothing while there is none.
+fn console_tail(dir: &RunDir, limit: usize) -> Bytes {
+    use std::io::{Read, Seek, SeekFrom};
+    let tail = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(dir.console())?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(limit as u64)))?;
+        let mut bytes = Vec::new();
+        file.take(limit as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    tail().map(Bytes::from).unwrap_or_default()
+}
+
+fn never_seen() -> Exit {
+    Exit { cause: ExitCause::Unknown, last_output: String::new() }
+}
+
+fn worker_died(error: tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "run", "").detail("the worker failed").source(error)
+}

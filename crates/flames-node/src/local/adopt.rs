@@ -1,0 +1,203 @@
+//! After a daemon's death: adopt what lives, reap what nobody owns, and count both.
+//!
+//! Every kind of resource is found by its name: run directories and disks by their place, processes by the
+//! run directory in their arguments, namespaces, TAPs, firewalls and mounts by the node's slot prefix.
+
+use super::record::{Phase, RunRecord, read_handle, remove_run_dir};
+use super::run::{Line, Run};
+use super::{Inner, lock};
+use crate::disk::blocking;
+use crate::net::{LeaseRecord, Networks, SlotProbe};
+use crate::paths::{RunDir, io_error};
+use crate::{Adoption, Leak, LeakKind, Reaped};
+use flames_vmm::{Result, RunningVm, StopDeadlines, VmId};
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+impl Inner {
+    /// Takes up every run directory that is there, then reaps the rest.
+    pub(super) async fn adopt(self: &Arc<Self>) -> Result<Adoption> {
+        let mut adoption = Adoption::default();
+        for (id, dir) in self.run_dirs()? {
+            if self.is_owned(&id) {
+                continue;
+            }
+            match self.adopt_one(&dir).await? {
+                Some(run) => {
+                    adoption.adopted.push(run.info());
+                    self.own(run);
+                }
+                None => {
+                    self.clear(&dir).await?;
+                    adoption.gone.push(id);
+                }
+            }
+        }
+        adoption.reaped = self.reap().await?;
+        Ok(adoption)
+    }
+
+    /// A run that was handed out and whose VM and network are still there.
+    async fn adopt_one(&self, dir: &RunDir) -> Result<Option<Arc<Run>>> {
+        let Some(record) = RunRecord::read(dir)?.filter(|record| record.phase == Phase::HandedOut) else {
+            return Ok(None);
+        };
+        let Some(handle) = read_handle(dir)? else { return Ok(None) };
+        let Some(vm) = self.driver.adopt(&handle).await? else { return Ok(None) };
+        let vm: Arc<dyn RunningVm> = Arc::from(vm);
+        match self.networks.resume(&record.lease) {
+            Ok(lease) => {
+                let line = Line::new(self.dialer.clone(), lease);
+                Ok(Some(Arc::new(Run::new(record, dir.clone(), vm, line))))
+            }
+            Err(error) => {
+                tracing::warn!(run = %record.run, %error, "a VM lives and its network is gone: it is ended");
+                vm.stop(StopDeadlines::KILL).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Ends and removes what a directory without an owner stands for.
+    async fn clear(&self, dir: &RunDir) -> Result<()> {
+        self.end_by_handle(dir).await?;
+        if let Some(LeaseRecord::Slot(name)) = RunRecord::read(dir)?.map(|record| record.lease)
+            && let Networks::Namespaces(pool) = &self.networks
+        {
+            pool.names().remove(&name)?;
+        }
+        let dir = dir.clone();
+        blocking("run directory", move || remove_run_dir(&dir)).await
+    }
+
+    /// Removes what has no owner: processes with their directories first, then slots.
+    pub(super) async fn reap(&self) -> Result<Reaped> {
+        let mut removed: BTreeMap<LeakKind, Vec<String>> = BTreeMap::new();
+        for (id, dir) in self.run_dirs()? {
+            if !self.is_owned(&id) {
+                self.clear(&dir).await?;
+                removed.entry(LeakKind::RunDir).or_default().push(id.to_string());
+            }
+        }
+        if let Networks::Namespaces(pool) = &self.networks {
+            for name in pool.names().orphans()? {
+                pool.names().remove(&name)?;
+                removed.entry(LeakKind::Namespace).or_default().push(name);
+            }
+        }
+        Ok(Reaped { removed })
+    }
+
+    pub(super) async fn leaks(&self) -> Result<Vec<Leak>> {
+        let dirs = self.run_dirs()?;
+        let mut tally = Tally::default();
+        for (id, dir) in &dirs {
+            let owned = self.is_owned(id);
+            tally.add(LeakKind::RunDir, owned);
+            if dir.disk().exists() {
+                tally.add(LeakKind::Disk, owned);
+            }
+        }
+        for id in vmm_processes(&self.data.vms())? {
+            tally.add(LeakKind::Process, VmId::parse(id).is_ok_and(|id| self.is_owned(&id)));
+        }
+        self.tally_slots(&mut tally).await?;
+        Ok(tally.finish())
+    }
+
+    async fn tally_slots(&self, tally: &mut Tally) -> Result<()> {
+        let Networks::Namespaces(pool) = &self.networks else { return Ok(()) };
+        let orphans: HashSet<String> = pool.names().orphans()?.into_iter().collect();
+        for name in pool.names().existing()? {
+            let owned = !orphans.contains(&name);
+            let SlotProbe { mounted, tap, firewall } = pool.names().probe(&name).await?;
+            tally.add(LeakKind::Namespace, owned);
+            let found = [(mounted, LeakKind::Mount), (tap, LeakKind::Tap), (firewall, LeakKind::Nft)];
+            found.into_iter().filter(|(there, _)| *there).for_each(|(_, kind)| tally.add(kind, owned));
+        }
+        Ok(())
+    }
+
+    fn is_owned(&self, id: &VmId) -> bool {
+        let runs = lock(&self.runs);
+        runs.live.contains_key(id) || runs.creating.contains_key(id)
+    }
+
+    /// The run directories that are there. What has another name is not ours, and stays.
+    fn run_dirs(&self) -> Result<Vec<(VmId, RunDir)>> {
+        let folder = self.data.vms();
+        let entries =
+            std::fs::read_dir(&folder).map_err(|error| io_error("run directory", &folder, "list", error))?;
+        let run_dir = |entry: std::io::Result<std::fs::DirEntry>| {
+            let entry = entry.ok()?;
+            let id = VmId::parse(entry.file_name().into_string().ok()?).ok()?;
+            Some((id, RunDir::at(entry.path())))
+        };
+        let mut dirs: Vec<_> = entries.filter_map(run_dir).collect();
+        dirs.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(dirs)
+    }
+}
+
+/// Counts by kind.
+#[derive(Debug, Default)]
+struct Tally(BTreeMap<LeakKind, (usize, usize)>);
+
+impl Tally {
+    fn add(&mut self, kind: LeakKind, owned: bool) {
+        let (with, without) = self.0.entry(kind).or_default();
+        *(if owned { with } else { without }) += 1;
+    }
+
+    fn finish(mut self) -> Vec<Leak> {
+        for kind in LeakKind::ALL {
+            self.0.entry(kind).or_default();
+        }
+        self.0.into_iter().map(|(kind, (owned, orphaned))| Leak { kind, owned, orphaned }).collect()
+    }
+}
+
+/// The run ids in the arguments of processes that work in a folder of run directories.
+fn vmm_processes(vms: &Path) -> Result<Vec<String>> {
+    let entries =
+        std::fs::read_dir("/proc").map_err(|error| io_error("process list", "/proc", "list", error))?;
+    let is_pid = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+    let pids =
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(|name| is_pid(name));
+    let command_lines = pids.filter_map(|pid| {
+        // Only VMMs work in a run directory; a shell or a test that merely names one does not.
+        let cwd_or_exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+        let name = cwd_or_exe.file_name()?.to_str()?.to_owned();
+        let is_vmm = name.starts_with("qemu") || name.starts_with("firecracker");
+        is_vmm.then(|| std::fs::read(format!("/proc/{pid}/cmdline")).ok()).flatten()
+    });
+    let prefix = format!("{}/", vms.display());
+    Ok(command_lines.filter_map(|line| run_id_in(&String::from_utf8_lossy(&line), &prefix)).collect())
+}
+
+/// The run id after the first mention of a folder.
+fn run_id_in(command_line: &str, prefix: &str) -> Option<String> {
+    let rest = command_line.split_once(prefix)?.1;
+    let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
+    Some(rest[..end.unwrap_or(rest.len())].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_id_is_what_follows_the_folder_and_nothing_more() {
+        let line = "qemu-system-x86_64\0-qmp\0unix:/data/vms/run-0a/qmp.sock,server=on\0";
+        assert_eq!(run_id_in(line, "/data/vms/").as_deref(), Some("run-0a"));
+        assert_eq!(run_id_in(line, "/other/vms/"), None);
+    }
+
+    #[test]
+    fn every_kind_is_reported_even_when_there_is_none_of_it() {
+        let leaks = Tally::default().finish();
+        assert_eq!(leaks.len(), LeakKind::ALL.len());
+        assert!(leaks.iter().all(|leak| leak.owned + leak.orphaned == 0));
+    }
+}

@@ -1,0 +1,165 @@
+//! How guests are connected: a network namespace with a TAP each, or the VMM's user-mode network.
+//!
+//! With root, every VM has a namespace of its own with the same addresses inside (hazard C4). Nothing leads
+//! out of it: there is no other link than the TAP, nothing is forwarded, and the firewall inside lets only
+//! replies to the host's own connections come back (hazard I2). Connections to the guest are opened from
+//! within the namespace.
+
+mod dial;
+mod firewall;
+mod link;
+mod pool;
+mod slot;
+mod user;
+
+pub(crate) use dial::Dialer;
+pub(crate) use pool::SlotPool;
+pub(crate) use slot::{Slot, SlotNames, SlotProbe};
+pub(crate) use user::PortLease;
+
+use crate::guest::AGENT_PORT;
+use flames_vmm::{Error, ErrorKind, MacAddress, Network, Result};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// The guest's address in every namespace.
+pub(crate) const GUEST_IP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 2);
+/// The host side's address in every namespace.
+pub(crate) const HOST_IP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
+/// Length of the network's prefix.
+pub(crate) const PREFIX: u8 = 24;
+/// The guest's hardware address: the same everywhere, snapshots hold it.
+pub(crate) const GUEST_MAC: MacAddress = MacAddress([0x06, 0x00, 0xac, 0x10, 0x00, 0x02]);
+/// The TAP's: the same everywhere too, a restored guest's neighbour table holds it.
+pub(crate) const HOST_MAC: MacAddress = MacAddress([0x06, 0x00, 0xac, 0x10, 0x00, 0x01]);
+/// The TAP's name in every namespace.
+pub(crate) const TAP: &str = "tap0";
+
+/// Which kind of network a node gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkMode {
+    /// A namespace and a TAP per VM. Needs root.
+    Namespaces,
+    /// The VMM's user-mode network: no right needed, only the agent's port can be reached.
+    User,
+}
+
+impl NetworkMode {
+    /// The best one that this process has the rights for.
+    pub fn detect() -> Self {
+        let root = rustix::process::geteuid().is_root();
+        let tun = std::path::Path::new("/dev/net/tun").exists();
+        if root && tun { Self::Namespaces } else { Self::User }
+    }
+}
+
+/// Gives out networks.
+#[derive(Debug)]
+pub(crate) enum Networks {
+    Namespaces(SlotPool),
+    User,
+}
+
+/// A network that one VM has.
+#[derive(Debug)]
+pub(crate) enum Lease {
+    Slot(Slot),
+    Port(PortLease),
+}
+
+/// A lease in words, for the run's record: a restarted daemon takes it up again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LeaseRecord {
+    Slot(String),
+    Port(u16),
+}
+
+impl Networks {
+    /// A network for one VM.
+    pub(crate) async fn lease(&self) -> Result<Lease> {
+        match self {
+            Self::Namespaces(pool) => pool.take().await.map(Lease::Slot),
+            Self::User => PortLease::take().map(Lease::Port),
+        }
+    }
+
+    /// Takes up what an earlier daemon leased to a VM that lives.
+    pub(crate) fn resume(&self, record: &LeaseRecord) -> Result<Lease> {
+        match (self, record) {
+            (Self::Namespaces(pool), LeaseRecord::Slot(name)) => pool.names().open(name).map(Lease::Slot),
+            (_, LeaseRecord::Port(port)) => Ok(Lease::Port(PortLease::resumed(*port))),
+            (Self::User, LeaseRecord::Slot(name)) => {
+                Err(Error::new(ErrorKind::PermissionDenied, "network slot", name.as_str())
+                    .detail("was made by a daemon with root"))
+            }
+        }
+    }
+}
+
+impl Lease {
+    /// What the driver must know.
+    pub(crate) fn network(&self) -> Network {
+        match self {
+            Self::Slot(slot) => {
+                Network::Tap { netns: slot.path().to_owned(), tap: TAP.to_owned(), mac: GUEST_MAC }
+            }
+            Self::Port(lease) => {
+                Network::User { host_port: lease.port(), guest_port: AGENT_PORT, mac: GUEST_MAC }
+            }
+        }
+    }
+
+    pub(crate) fn record(&self) -> LeaseRecord {
+        match self {
+            Self::Slot(slot) => LeaseRecord::Slot(slot.name().to_owned()),
+            Self::Port(lease) => LeaseRecord::Port(lease.port()),
+        }
+    }
+
+    /// Where to connect for a port of the guest.
+    pub(crate) fn address(&self, port: u16) -> Result<SocketAddr> {
+        match self {
+            Self::Slot(_) => Ok((IpAddr::V4(GUEST_IP), port).into()),
+            Self::Port(lease) if port == AGENT_PORT => {
+                Ok((IpAddr::V4(Ipv4Addr::LOCALHOST), lease.port()).into())
+            }
+            Self::Port(_) => Err(Error::new(ErrorKind::Unsupported, "guest port", port.to_string()).detail(
+                "only the agent's port can be reached on a node without root: run the daemon as root",
+            )),
+        }
+    }
+
+    /// The namespace to connect from; `None` is the host's own.
+    pub(crate) fn namespace(&self) -> Option<&Slot> {
+        match self {
+            Self::Slot(slot) => Some(slot),
+            Self::Port(_) => None,
+        }
+    }
+
+    /// Takes the network apart. Only for a VM whose exit was observed (hazard C5). Idempotent.
+    pub(crate) fn release(&self) -> Result<()> {
+        match self {
+            Self::Slot(slot) => slot.remove(),
+            Self::Port(_) => Ok(()), // given back when the lease is dropped
+        }
+    }
+}
+
+impl LeaseRecord {
+    pub(crate) fn netns(&self) -> Option<String> {
+        match self {
+            Self::Slot(name) => Some(name.clone()),
+            Self::Port(_) => None,
+        }
+    }
+
+    pub(crate) fn host_port(&self) -> Option<u16> {
+        match self {
+            Self::Slot(_) => None,
+            Self::Port(port) => Some(*port),
+        }
+    }
+}
