@@ -1,5 +1,6 @@
 //! What the agent knows while it serves.
 
+use crate::metrics::CpuTimes;
 use crate::process::Table;
 use crate::users::{self, User};
 use flames_guest::rpc::{Code, RpcError};
@@ -23,6 +24,7 @@ pub(crate) struct Agent {
     pub(crate) shutdown: Notify,
     control_token: Zeroizing<String>,
     settings: Mutex<Settings>,
+    cpu_times: Mutex<CpuTimes>,
 }
 
 /// Whether the machine is ours.
@@ -61,6 +63,7 @@ impl Agent {
             root,
             control_token,
             settings: Mutex::new(settings),
+            cpu_times: Mutex::default(),
             processes: Table::default(),
             shutdown: Notify::new(),
         }
@@ -69,6 +72,11 @@ impl Agent {
     /// What the last init set.
     pub(crate) fn settings(&self) -> MutexGuard<'_, Settings> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a measurement of the processors and gives the one before.
+    pub(crate) fn swap_cpu_times(&self, now: CpuTimes) -> CpuTimes {
+        std::mem::replace(&mut self.cpu_times.lock().unwrap_or_else(PoisonError::into_inner), now)
     }
 
     /// A system file such as `etc/passwd`.

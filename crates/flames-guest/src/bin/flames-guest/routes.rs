@@ -46,7 +46,7 @@ async fn dispatch(agent: Arc<Agent>, request: Request<Incoming>) -> Result<Answe
             files::upload(agent, request, caller).await
         }
         (&Method::GET, "/metrics") => {
-            require_token(&agent, request.headers()).and_then(|()| metrics::answer())
+            require_token(&agent, request.headers()).and_then(|()| metrics::answer(&agent))
         }
         (&Method::GET, "/envs") => {
             require_token(&agent, request.headers()).map(|()| metrics::environment(&agent))
