@@ -21,12 +21,20 @@ policy_mark='# written by flames install-deps.sh'
 
 main() {
     [ $# -gt 0 ] || set -- run build test
+    require_known "$@"
     require_rust
     mapfile -t missing < <(missing_packages "$@")
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null || die "this is no Debian; install what these packages hold: ${missing[*]}"
     require_root "$@"
     install_missing
+}
+
+require_known() {
+    local set
+    for set in "$@"; do
+        case $set in run | build | test) ;; *) die "no such set of packages: $set; there are: run build test" ;; esac
+    done
 }
 
 require_rust() {
@@ -37,7 +45,7 @@ require_rust() {
 missing_packages() {
     local set
     for set in "$@"; do
-        declare -n packages=${set}_packages 2>/dev/null || die "no such set of packages: $set"
+        declare -n packages=${set}_packages
         printf '%s\n' "${packages[@]}"
     done | sort -u | comm -23 - <(installed_packages)
 }
@@ -53,15 +61,15 @@ require_root() {
 }
 
 install_missing() {
-    local enabled_before
+    local links_before
     say "installing: ${missing[*]}"
-    enabled_before=$(enabled_units)
+    links_before=$(boot_links)
     forbid_service_starts
     trap allow_service_starts EXIT
     export DEBIAN_FRONTEND=noninteractive
     apt-get -q update >&2 || die "\`apt-get update\` failed: the reason is above; mend the apt sources and try again"
     apt-get -q install -y --no-install-recommends "${missing[@]}" >&2 || die "\`apt-get install\` failed: the reason is above"
-    disable_units "$(comm -13 <(echo "$enabled_before") <(enabled_units))"
+    remove_boot_links "$(comm -13 <(echo "$links_before") <(boot_links))"
 }
 
 # Debian's own switch: a policy-rc.d that answers 101 makes every package leave its service alone.
@@ -76,17 +84,20 @@ allow_service_starts() {
     [ ! -e "$policy.flames-saved" ] || mv "$policy.flames-saved" "$policy"
 }
 
-# enabled_units: what systemd starts at boot, by the links that say so; works without a running systemd.
-enabled_units() {
-    find /etc/systemd/system -path '*.wants/*' -o -path '*.requires/*' 2>/dev/null | sed 's|.*/||' | sort -u
+# boot_links: what would start at boot, or when asked for by name: systemd's links and those of the older rc folders.
+boot_links() {
+    { find /etc/systemd/system -type l; find /etc/rc[2-5].d -name 'S*'; } 2>/dev/null | sort
 }
 
-disable_units() {
-    local unit
-    for unit in $1; do
-        if command -v systemctl >/dev/null; then
-            systemctl --quiet disable "$unit" >/dev/null 2>&1 || say "could not disable $unit; it came with the packages"
-        fi
+# remove_boot_links LINKS: as `systemctl disable` does it, but also where systemd is not installed. Debian's packages
+# take a missing link for the administrator's wish and leave it so when they are upgraded.
+remove_boot_links() {
+    local link
+    for link in $1; do
+        case $link in
+        /etc/rc*) [ ! -e "$link" ] || update-rc.d "${link##*/S??}" disable >/dev/null 2>&1 ;;
+        *) rm -f "$link" ;;
+        esac
     done
 }
 
