@@ -1,0 +1,334 @@
+//! What goes over the wire. Shared with the CLI, which reads what the routes write.
+
+use flames_core::sandbox::record::{Failure, Sandbox, Timings};
+use flames_node::{Capacity, Entry, Leak, RunFacts, Template};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// A sandbox to make. Everything but the template has a default.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateRequest {
+    /// Name of the template.
+    #[schema(example = "mini")]
+    pub template: String,
+    /// Virtual CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    /// Guest memory in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
+    /// Writable disk in MiB. Sparse: only what is written takes room on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_mib: Option<u32>,
+    /// Labels of your own, to list by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Environment of every process in the sandbox.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Seconds until it ends by itself; 0 is never. Default: what the daemon is configured to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+    /// Whom a process runs as when nobody is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Where a process starts when nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+}
+
+/// A sandbox.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SandboxView {
+    /// Its name for ever.
+    #[schema(example = "i3k9vq0c8w2m1x7r5t6ya")]
+    pub id: String,
+    /// What it was created from.
+    pub template: String,
+    /// `starting`, `running`, `paused`, `stopping`, `failed`, …
+    pub state: String,
+    /// Why it failed, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub failure: Option<Failure>,
+    /// Your labels.
+    pub metadata: BTreeMap<String, String>,
+    /// Virtual CPUs.
+    pub vcpus: u8,
+    /// Guest memory in MiB.
+    pub memory_mib: u32,
+    /// Writable disk in MiB.
+    pub disk_mib: u32,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it was first handed out.
+    pub started_at: Option<Timestamp>,
+    /// When it ends by itself.
+    pub ends_at: Option<Timestamp>,
+    /// How long its create took.
+    pub timings: TimingsView,
+    /// What it has on its host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub host: Option<RunFacts>,
+}
+
+/// Duration of each stage of a create, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TimingsView {
+    /// To check the request.
+    pub admit_ms: f64,
+    /// To write the record.
+    pub record_ms: f64,
+    /// To take a network slot.
+    pub network_ms: f64,
+    /// To make the writable disk.
+    pub disk_ms: f64,
+    /// From the start of the VMM's process until only the guest was missing.
+    pub vmm_spawn_ms: f64,
+    /// From the first guest instruction until the agent reported.
+    pub kernel_to_agent_ms: f64,
+    /// For the handshake with the agent.
+    pub agent_init_ms: f64,
+    /// From the request until it was handed out.
+    pub create_ms: f64,
+    /// From the first command's request to its first output, once there was one.
+    pub first_command_ms: Option<f64>,
+}
+
+/// Some sandboxes, newest first.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SandboxPage {
+    /// The sandboxes.
+    pub sandboxes: Vec<SandboxView>,
+    /// Hand it back as `cursor` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// When a sandbox should end.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimeoutRequest {
+    /// Seconds from now; 0 is never.
+    pub timeout_s: u64,
+}
+
+/// A command to run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExecRequest {
+    /// The program and its arguments. No shell is involved unless you name one.
+    #[schema(example = json!(["/bin/echo", "hello"]))]
+    pub command: Vec<String>,
+    /// Environment on top of the sandbox's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Where it starts; default: the user's home.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Whom it runs as; default: the sandbox's user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Where its standard input comes from.
+    #[serde(default)]
+    pub stdin: StdinMode,
+    /// Seconds until the agent kills it; 0 or absent is never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+}
+
+/// Where a command's standard input comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StdinMode {
+    /// It reads an end of file at once.
+    #[default]
+    Null,
+    /// It reads what is posted to `…/processes/{pid}/stdin`, until that is deleted.
+    Open,
+}
+
+/// One line of a command's stream (`application/x-ndjson`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ExecEvent {
+    /// It runs. Always the first line.
+    Started {
+        /// Its process id inside the guest.
+        pid: u32,
+    },
+    /// It wrote to its standard output.
+    Stdout {
+        /// The bytes in base64.
+        data: String,
+    },
+    /// It wrote to its standard error.
+    Stderr {
+        /// The bytes in base64.
+        data: String,
+    },
+    /// It ended. Always the last line, unless there is an error.
+    Exit {
+        /// Its exit code; -1 if a signal ended it.
+        exit_code: i32,
+        /// In words, for example `exit status 3` or `signal: killed`.
+        status: String,
+        /// From the request to the first output, or to the end if there was none, in milliseconds.
+        first_output_ms: f64,
+    },
+    /// The stream broke: nobody knows how the command ended.
+    Error {
+        /// Why.
+        problem: Box<crate::Problem>,
+    },
+}
+
+/// A process that was started through the API and has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProcessView {
+    /// Its id inside the guest.
+    pub pid: u32,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Where it was started, if that was said.
+    pub cwd: Option<String>,
+}
+
+/// A signal to send.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignalRequest {
+    /// Which one.
+    pub signal: SignalName,
+}
+
+/// Signals the agent can send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum SignalName {
+    /// Asks it to end.
+    #[serde(rename = "SIGTERM")]
+    Term,
+    /// Ends it.
+    #[serde(rename = "SIGKILL")]
+    Kill,
+}
+
+/// A file that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WrittenFile {
+    /// Its absolute path in the sandbox.
+    pub path: String,
+}
+
+/// What is in a directory.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct EntryList {
+    /// In lexical order, depth first.
+    #[schema(value_type = Vec<Object>)]
+    pub entries: Vec<Entry>,
+}
+
+/// What sandboxes can be created from.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TemplateList {
+    /// By name.
+    #[schema(value_type = Vec<Object>)]
+    pub templates: Vec<Template>,
+}
+
+/// A template to build from what is on the node.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BuildRequest {
+    /// The name to give.
+    pub name: String,
+    /// A directory tree on the node. Give this or `tar`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// A tar archive on the node. Give this or `directory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tar: Option<String>,
+}
+
+/// One line of a build's stream (`application/x-ndjson`).
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum BuildEvent {
+    /// How far it is.
+    Progress {
+        /// `unpacking`, `packing` or `hashing`, with its numbers.
+        #[schema(value_type = Object)]
+        progress: serde_json::Value,
+    },
+    /// It is there. The last line.
+    Done {
+        /// The template.
+        #[schema(value_type = Object)]
+        template: Box<Template>,
+    },
+    /// It failed, and nothing changed. The last line.
+    Error {
+        /// Why.
+        problem: Box<crate::Problem>,
+    },
+}
+
+/// The host.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct NodeView {
+    /// What it has and what is left.
+    #[schema(value_type = Object)]
+    pub capacity: Capacity,
+    /// Resources by kind: owned, and left behind by somebody.
+    #[schema(value_type = Vec<Object>)]
+    pub resources: Vec<Leak>,
+}
+
+/// A new API key.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CreatedKey {
+    /// To revoke it by.
+    pub id: String,
+    /// The key. It cannot be shown again.
+    pub key: String,
+}
+
+impl From<Sandbox> for SandboxView {
+    fn from(sandbox: Sandbox) -> Self {
+        Self {
+            id: sandbox.id.into(),
+            template: sandbox.template.into(),
+            state: sandbox.state.as_str().to_owned(),
+            failure: sandbox.failure,
+            metadata: sandbox.metadata,
+            vcpus: sandbox.resources.vcpus,
+            memory_mib: sandbox.resources.memory.0,
+            disk_mib: sandbox.resources.disk.0,
+            created_at: sandbox.created_at,
+            started_at: sandbox.started_at,
+            ends_at: sandbox.ends_at,
+            timings: sandbox.timings.into(),
+            host: sandbox.facts,
+        }
+    }
+}
+
+impl From<Timings> for TimingsView {
+    fn from(timings: Timings) -> Self {
+        Self {
+            admit_ms: timings.admit_ms,
+            record_ms: timings.record_ms,
+            network_ms: timings.node.network_ms,
+            disk_ms: timings.node.disk_ms,
+            vmm_spawn_ms: timings.node.vmm_spawn_ms,
+            kernel_to_agent_ms: timings.node.kernel_to_agent_ms,
+            agent_init_ms: timings.node.agent_init_ms,
+            create_ms: timings.create_ms,
+            first_command_ms: timings.first_command_ms,
+        }
+    }
+}

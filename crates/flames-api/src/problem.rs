@@ -1,0 +1,252 @@
+//! Errors as clients see them: RFC 9457 problem details.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use flames_core::sandbox::error::{CreateSandboxError, GuestCallError, InvalidRequest, LifecycleError};
+use flames_core::{InvalidName, SandboxId};
+use flames_node::{CreateError, CreateStep, GuestError, GuestErrorKind};
+use flames_provider::{Error, ErrorKind};
+use serde::{Deserialize, Serialize};
+use std::any::Any;
+use std::error::Error as StdError;
+use utoipa::ToSchema;
+
+/// What went wrong, with whom, and how to mend it. Sent as `application/problem+json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// `urn:flames:problem:` and the code.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:flames:problem:sandbox_not_found")]
+    pub type_uri: String,
+    /// The code in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What was wrong, for a person.
+    pub detail: String,
+    /// What to branch on.
+    #[schema(example = "sandbox_not_found")]
+    pub code: String,
+    /// What it is about, for example `sandbox`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// Which one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// How to mend it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+impl Problem {
+    /// A problem with a code to branch on and a detail for a person.
+    pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
+        Self {
+            type_uri: format!("urn:flames:problem:{code}"),
+            title: code.replace('_', " "),
+            status: status.as_u16(),
+            detail: detail.into(),
+            code: code.to_owned(),
+            resource: None,
+            id: None,
+            mend: None,
+        }
+    }
+
+    /// Says what it is about.
+    #[must_use]
+    pub fn about(mut self, resource: &str, id: impl Into<String>) -> Self {
+        self.resource = Some(resource.to_owned());
+        self.id = Some(id.into()).filter(|id: &String| !id.is_empty());
+        self
+    }
+
+    /// Says how to mend it.
+    #[must_use]
+    pub fn mend(mut self, mend: impl Into<String>) -> Self {
+        self.mend = Some(mend.into());
+        self
+    }
+
+    pub(crate) fn invalid(field: &str, problem: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", problem).about("field", field)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        if status.is_server_error() {
+            tracing::error!(code = %self.code, id = self.id, detail = %self.detail, "request failed");
+        }
+        let mut response = (status, Json(self)).into_response();
+        let kind = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<CreateSandboxError> for Problem {
+    fn from(error: CreateSandboxError) -> Self {
+        match error {
+            CreateSandboxError::Invalid(invalid) => invalid.into(),
+            CreateSandboxError::Start(error) => from_node_create(&error),
+            CreateSandboxError::Record(error) | CreateSandboxError::HandOut(error) => error.into(),
+            CreateSandboxError::ShuttingDown => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", error.to_string())
+                    .mend("try again when the daemon is up")
+            }
+        }
+    }
+}
+
+fn from_node_create(error: &CreateError) -> Problem {
+    let mut problem = from_provider(error.cause());
+    problem.detail = format!("{error}: {}", problem.detail);
+    match (error.step(), error.kind()) {
+        (CreateStep::Template, ErrorKind::NotFound) => {
+            problem.code = "template_not_found".to_owned();
+            problem.mend("`flames template ls` lists what there is; `flames template build` makes one")
+        }
+        (CreateStep::Boot | CreateStep::AgentInit, _) => {
+            problem.mend("`flames doctor` checks this host; the detail holds the last lines of the console")
+        }
+        _ => problem,
+    }
+}
+
+impl From<LifecycleError> for Problem {
+    fn from(error: LifecycleError) -> Self {
+        match &error {
+            LifecycleError::NotFound(id) => sandbox_problem(StatusCode::NOT_FOUND, "sandbox_not_found", &error, id)
+                .mend("`flames ls` lists the sandboxes that exist"),
+            LifecycleError::NotRunning { id, .. } => {
+                sandbox_problem(StatusCode::CONFLICT, "sandbox_not_running", &error, id)
+            }
+            LifecycleError::Rejected(_) => {
+                Self::new(StatusCode::CONFLICT, "wrong_state", error.to_string()).about("sandbox", "")
+            }
+            LifecycleError::Invalid(invalid) => invalid.clone().into(),
+            LifecycleError::Store(source) | LifecycleError::Node { source, .. } => from_provider(source),
+            LifecycleError::Unreadable(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "record_unreadable", chain(&error))
+            }
+        }
+    }
+}
+
+fn sandbox_problem(status: StatusCode, code: &str, error: &LifecycleError, id: &SandboxId) -> Problem {
+    Problem::new(status, code, error.to_string()).about("sandbox", id.as_str())
+}
+
+impl From<GuestCallError> for Problem {
+    fn from(error: GuestCallError) -> Self {
+        match error {
+            GuestCallError::Sandbox(error) => error.into(),
+            GuestCallError::Guest(error) => error.into(),
+        }
+    }
+}
+
+impl From<GuestError> for Problem {
+    fn from(error: GuestError) -> Self {
+        let (status, code) = match error.kind() {
+            GuestErrorKind::NotFound => (StatusCode::NOT_FOUND, "guest_not_found"),
+            GuestErrorKind::AlreadyExists => (StatusCode::CONFLICT, "guest_already_exists"),
+            GuestErrorKind::InvalidArgument => (StatusCode::BAD_REQUEST, "guest_invalid_argument"),
+            GuestErrorKind::Unauthenticated => (StatusCode::BAD_REQUEST, "guest_unknown_user"),
+            GuestErrorKind::PermissionDenied => (StatusCode::FORBIDDEN, "guest_permission_denied"),
+            GuestErrorKind::ResourceExhausted => (StatusCode::INSUFFICIENT_STORAGE, "guest_resource_exhausted"),
+            GuestErrorKind::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, "guest_deadline_exceeded"),
+            GuestErrorKind::Unimplemented => (StatusCode::NOT_IMPLEMENTED, "guest_unimplemented"),
+            GuestErrorKind::Unavailable => (StatusCode::BAD_GATEWAY, "guest_unavailable"),
+            GuestErrorKind::Internal => (StatusCode::BAD_GATEWAY, "guest_internal"),
+        };
+        Self::new(status, code, chain(&error))
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        from_provider(&error)
+    }
+}
+
+fn from_provider(error: &Error) -> Problem {
+    let (status, code) = match error.kind() {
+        ErrorKind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+        ErrorKind::AlreadyExists => (StatusCode::CONFLICT, "already_exists"),
+        ErrorKind::Conflict => (StatusCode::CONFLICT, "conflict"),
+        ErrorKind::Unsupported => (StatusCode::NOT_IMPLEMENTED, "unsupported"),
+        ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        ErrorKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+        ErrorKind::PermissionDenied => (StatusCode::FORBIDDEN, "permission_denied"),
+        ErrorKind::InvalidInput => (StatusCode::BAD_REQUEST, "invalid_request"),
+        ErrorKind::Corrupt => (StatusCode::INTERNAL_SERVER_ERROR, "corrupt"),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    };
+    Problem::new(status, code, chain(error)).about(error.resource(), error.id())
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl From<InvalidRequest> for Problem {
+    fn from(error: InvalidRequest) -> Self {
+        Self::invalid(error.field, error.problem)
+    }
+}
+
+impl From<InvalidName> for Problem {
+    fn from(error: InvalidName) -> Self {
+        Self::invalid(error.what, error.to_string())
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        let code = match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "wrong_media_type",
+            _ => "invalid_request",
+        };
+        // 422 says nothing to a client that 400 does not.
+        let status = match rejection.status() {
+            StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+            status => status,
+        };
+        Self::new(status, code, rejection.body_text()).about("body", "")
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::invalid("query", rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::invalid("path", rejection.body_text())
+    }
+}
+
+/// The answer when a handler panicked: a bug, said as one.
+pub(crate) fn from_panic(_panic: Box<dyn Any + Send + 'static>) -> Response {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "a bug in Flames; the daemon's log says where")
+        .into_response()
+}

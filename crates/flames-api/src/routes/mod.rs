@@ -1,0 +1,8 @@
+//! One file per kind of resource.
+
+pub(crate) mod files;
+pub(crate) mod health;
+pub(crate) mod node;
+pub(crate) mod processes;
+pub(crate) mod sandboxes;
+pub(crate) mod templates;

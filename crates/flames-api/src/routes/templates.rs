@@ -1,0 +1,85 @@
+//! What sandboxes are created from.
+
+use crate::Api;
+use crate::auth::{Trust, require_local};
+use crate::extract::{Json, Path};
+use crate::model::{BuildEvent, BuildRequest, TemplateList};
+use crate::problem::Problem;
+use crate::routes::processes::ndjson;
+use axum::Extension;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use flames_node::{BuildProgress, BuildTemplate, TemplateName, TemplateSource};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(crate) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(list, build)).routes(routes!(remove))
+}
+
+/// All templates, by name.
+#[utoipa::path(get, path = "/v1/templates", tag = "templates", responses((status = 200, body = TemplateList)))]
+async fn list(State(api): State<Api>) -> Result<axum::Json<TemplateList>, Problem> {
+    Ok(axum::Json(TemplateList { templates: api.plane.node().templates().await? }))
+}
+
+/// Build a template from a directory or an archive on the node, and follow it.
+#[utoipa::path(
+    post, path = "/v1/templates", tag = "templates", request_body = BuildRequest,
+    responses(
+        (status = 200, description = "one event a line", content_type = "application/x-ndjson", body = BuildEvent),
+        (status = 400, body = Problem),
+        (status = 403, description = "only over the daemon's unix socket", body = Problem),
+    ),
+)]
+async fn build(
+    State(api): State<Api>,
+    Extension(trust): Extension<Trust>,
+    Json(request): Json<BuildRequest>,
+) -> Result<Response, Problem> {
+    require_local(trust)?;
+    let build = to_build(request)?;
+    let (progress, steps) = mpsc::channel(16);
+    let node = api.plane.node().clone();
+    // In a task of its own: a client that goes away neither ends the build nor leaves half of it.
+    let built = tokio::spawn(async move { node.build_template(build, progress).await });
+    let steps = futures::stream::unfold(steps, |mut steps| async move { Some((steps.recv().await?, steps)) });
+    let end = futures::stream::once(async move {
+        match built.await {
+            Ok(Ok(template)) => BuildEvent::Done { template: Box::new(template) },
+            Ok(Err(error)) => BuildEvent::Error { problem: Box::new(error.into()) },
+            Err(error) => BuildEvent::Error { problem: Box::new(build_crashed(&error)) },
+        }
+    });
+    Ok(ndjson(steps.map(progress_event).chain(end)))
+}
+
+/// Remove a template that was built here. Sandboxes of it go on.
+#[utoipa::path(
+    delete, path = "/v1/templates/{name}", tag = "templates", params(("name" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)),
+)]
+async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
+    api.plane.node().remove_template(&TemplateName::parse(name)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn to_build(request: BuildRequest) -> Result<BuildTemplate, Problem> {
+    let from = match (request.directory, request.tar) {
+        (Some(directory), None) => TemplateSource::Directory(directory.into()),
+        (None, Some(tar)) => TemplateSource::Tar(tar.into()),
+        _ => return Err(Problem::invalid("directory", "give either `directory` or `tar`")),
+    };
+    Ok(BuildTemplate { name: TemplateName::parse(request.name)?, from })
+}
+
+fn progress_event(progress: BuildProgress) -> BuildEvent {
+    BuildEvent::Progress { progress: serde_json::to_value(progress).unwrap_or_default() }
+}
+
+fn build_crashed(error: &tokio::task::JoinError) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", format!("the build broke off: {error}"))
+}
