@@ -24,16 +24,19 @@ main() {
 
 unit_tests() {
     if command -v cargo-nextest >/dev/null; then
-        cargo nextest run "${selection[@]}" --profile ci 2>&1 | tee -a "$log"
+        phase compile cargo nextest run "${selection[@]}" --profile ci --no-run &&
+            phase tests cargo nextest run "${selection[@]}" --profile ci
     else
         say "cargo-nextest is not installed: running \`cargo test\` instead"
-        cargo test "${selection[@]}" --lib --bins --tests --no-fail-fast -- --show-output --test-threads=2 2>&1 | tee -a "$log"
+        phase tests cargo test "${selection[@]}" --lib --bins --tests --no-fail-fast -- --show-output --test-threads=2
     fi
 }
 
 doc_tests() {
-    cargo test "${selection[@]}" --doc --no-fail-fast --quiet 2>&1 | tee -a "$log"
+    phase doc-tests cargo test "${selection[@]}" --doc --no-fail-fast --quiet
 }
+
+phase() { "$root/scripts/phase.sh" "$@" 2>&1 | tee -a "$log"; }
 
 sum_up() {
     local skips passed failed skipped ignored
