@@ -15,11 +15,15 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod check;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod fake;
 mod spec;
 
 pub use spec::{
-    AgentReady, BootChannel, Capabilities, Disk, DiskAccess, Exit, ExitCause, MacAddress, MiB, Network, PrepareFor,
-    SnapshotParts, StopDeadlines, VmDescription, VmHandle, VmId, VmSpec, VmState,
+    AgentReady, BootChannel, Capabilities, Disk, DiskAccess, Exit, ExitCause, MacAddress, MiB, Network,
+    PrepareFor, SnapshotParts, StopDeadlines, VmDescription, VmHandle, VmId, VmSpec, VmState,
 };
 
 /// File in a VM's run directory that holds its [`VmHandle`] as JSON while the VMM's process lives.

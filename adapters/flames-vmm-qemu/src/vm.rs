@@ -1,0 +1,256 @@
+//! A VM in its phases. All three own the same [`Vm`]; what differs is what may be asked of it.
+
+use crate::boot::{BootError, BootSocket};
+use crate::console::{self, Console};
+use crate::driver::{NAME, unavailable};
+use crate::exit::{Asked, Evidence, cause};
+use crate::files;
+use crate::process::Process;
+use crate::qmp::{Qmp, QmpError, RunState};
+use async_trait::async_trait;
+use flames_vmm::{
+    AgentReady, BootingVm, Error, ErrorKind, Exit, PreparedVm, Result, RunningVm, SnapshotParts,
+    StopDeadlines, VmDescription, VmHandle, VmId, VmSpec, VmState,
+};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{Mutex, OnceCell};
+
+/// A QEMU process that waits to be told to run its guest.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    vm: Vm,
+    spec: VmSpec,
+}
+
+/// A guest on its way to its agent.
+#[derive(Debug)]
+struct Booting {
+    vm: Vm,
+    greeting: String,
+}
+
+/// A QEMU process and the three lines to it.
+#[derive(Debug)]
+pub(crate) struct Vm {
+    id: VmId,
+    run_dir: PathBuf,
+    process: Process,
+    qmp: Qmp,
+    boot: Mutex<BootSocket>,
+    console: Console,
+    stop_asked: AtomicBool,
+    exit: OnceCell<Exit>,
+}
+
+/// The limit of a console whose VM was adopted; the handle does not say what it was.
+const ADOPTED_CONSOLE_LIMIT: u64 = 1 << 20;
+
+impl Prepared {
+    pub(crate) fn new(vm: Vm, spec: VmSpec) -> Self {
+        Self { vm, spec }
+    }
+}
+
+#[async_trait]
+impl PreparedVm for Prepared {
+    async fn boot(self: Box<Self>) -> Result<Box<dyn BootingVm>> {
+        let Self { vm, spec } = *self;
+        vm.checked("boot", vm.qmp.cont().await).await?;
+        Ok(Box::new(Booting { vm, greeting: spec.boot_channel.greeting }))
+    }
+
+    async fn restore(self: Box<Self>) -> Result<Box<dyn RunningVm>> {
+        Err(self.vm.error(ErrorKind::InvalidInput, "restore").detail("it was prepared for a boot"))
+    }
+}
+
+#[async_trait]
+impl BootingVm for Booting {
+    async fn ready(self: Box<Self>) -> Result<(Box<dyn RunningVm>, AgentReady)> {
+        let Self { vm, greeting } = *self;
+        let answered = vm.boot.lock().await.greet(&greeting).await;
+        match answered {
+            Ok(ready) => {
+                vm.process.outlive_the_daemon();
+                Ok((Box::new(vm), ready))
+            }
+            Err(error) => Err(vm.never_ready(error).await),
+        }
+    }
+}
+
+impl Vm {
+    /// Connects to a QEMU that was just started. A QEMU that could not start has closed its sockets, and the
+    /// error quotes what it printed.
+    pub(crate) async fn attach(spec: &VmSpec, process: Process, timeout: Duration) -> Result<Self> {
+        match Self::connect(&spec.run_dir, timeout, spec.console_limit_bytes).await {
+            Ok(lines) => Ok(Self::new(spec.id.clone(), spec.run_dir.clone(), process, lines)),
+            Err(error) => {
+                process.kill();
+                process.ended().await;
+                let said = console::tail(&spec.run_dir.join(files::VMM_LOG)).await;
+                Err(unavailable(spec.id.as_str(), &format!("QEMU does not start: {said}"), error))
+            }
+        }
+    }
+
+    /// Connects to a QEMU that an earlier daemon started.
+    pub(crate) async fn attach_again(handle: &VmHandle, process: Process, timeout: Duration) -> Result<Self> {
+        let lines = Self::connect(&handle.run_dir, timeout, ADOPTED_CONSOLE_LIMIT).await;
+        let lines = lines.map_err(|error| {
+            unavailable(handle.id.as_str(), "its process lives and does not answer", error)
+        })?;
+        Ok(Self::new(handle.id.clone(), handle.run_dir.clone(), process, lines))
+    }
+
+    async fn connect(run_dir: &Path, timeout: Duration, console_limit: u64) -> Result<Lines, QmpError> {
+        let (qmp, boot) = (run_dir.join(files::QMP), run_dir.join(files::BOOT));
+        let console = Console::attach(run_dir, console_limit).await.map_err(QmpError::Connect)?;
+        let boot = BootSocket::connect(&boot).await.map_err(QmpError::Connect)?;
+        Ok(Lines { qmp: Qmp::connect(&qmp, timeout).await?, boot, console })
+    }
+
+    fn new(id: VmId, run_dir: PathBuf, process: Process, lines: Lines) -> Self {
+        let Lines { qmp, boot, console } = lines;
+        Self {
+            id,
+            run_dir,
+            process,
+            qmp,
+            boot: Mutex::new(boot),
+            console,
+            stop_asked: AtomicBool::new(false),
+            exit: OnceCell::new(),
+        }
+    }
+
+    /// The guest failed before its agent served. Whatever it was, the VM ends here.
+    async fn never_ready(&self, error: BootError) -> Error {
+        let vmm_left = matches!(error, BootError::Closed | BootError::Broken(_));
+        if !vmm_left {
+            self.process.kill();
+        }
+        let exit = self.exited().await;
+        let what = if vmm_left { format!("the VMM ended ({:?})", exit.cause) } else { error.to_string() };
+        let detail = format!("{what}; its last lines: {}", exit.last_output);
+        self.error(ErrorKind::Unavailable, "ready").detail(detail).source(error)
+    }
+
+    /// Asks the agent to end the guest and waits for as long as the caller does. A paused guest cannot hear.
+    async fn end_gracefully(&self) {
+        if self.qmp.run_state().await.ok() != Some(RunState::Running) {
+            return;
+        }
+        let asked = self.boot.lock().await.ask_to_shut_down().await;
+        match asked {
+            Ok(()) => {
+                let _status = self.process.ended().await;
+            }
+            Err(error) => tracing::debug!(vm = %self.id, %error, "cannot ask the guest to shut down"),
+        }
+    }
+
+    async fn ends_within(&self, deadline: Duration) -> bool {
+        tokio::time::timeout(deadline, self.process.ended()).await.is_ok()
+    }
+
+    /// Puts the story of an end together once, when all that could be said has arrived.
+    async fn reconstruct_exit(&self) -> Exit {
+        let status = self.process.ended().await;
+        let seen = self.qmp.seen_to_the_end().await;
+        self.console.finished().await;
+        let console_tail = self.console.tail().await;
+        let asked = if self.stop_asked.load(Ordering::Acquire) { Asked::Yes } else { Asked::No };
+        let shutdown_reason = seen.shutdown_reason.as_deref();
+        let cause = cause(&Evidence { asked, status, shutdown_reason, console_tail: &console_tail });
+        let vmm_said = console::tail(&self.run_dir.join(files::VMM_LOG)).await;
+        Exit { cause, last_output: format!("{console_tail}\n{vmm_said}").trim().to_owned() }
+    }
+
+    /// Puts a failed command into words: a VMM that is gone says why it went.
+    async fn checked<T>(&self, operation: &'static str, outcome: Result<T, QmpError>) -> Result<T> {
+        let error = match outcome {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        Err(match error {
+            QmpError::Closed | QmpError::Connect(_) => {
+                let exit = self.exited().await;
+                let detail = format!("the VMM ended ({:?}): {}", exit.cause, exit.last_output);
+                self.error(ErrorKind::Unavailable, operation).detail(detail)
+            }
+            QmpError::Timeout { .. } => self.error(ErrorKind::Timeout, operation).detail(error.to_string()),
+            QmpError::Refused { .. } => {
+                self.error(ErrorKind::Unavailable, operation).detail(error.to_string())
+            }
+            QmpError::Protocol(_) => self.error(ErrorKind::Internal, operation).detail(error.to_string()),
+        })
+    }
+
+    fn error(&self, kind: ErrorKind, operation: &'static str) -> Error {
+        Error::new(kind, "vm", self.id.as_str()).adapter(NAME).operation(operation)
+    }
+}
+
+#[async_trait]
+impl RunningVm for Vm {
+    fn handle(&self) -> VmHandle {
+        let identity = self.process.identity().clone();
+        VmHandle {
+            id: self.id.clone(),
+            driver: NAME.to_owned(),
+            pid: identity.pid,
+            start_ticks: identity.start_ticks,
+            executable: identity.executable,
+            run_dir: self.run_dir.clone(),
+        }
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.checked("pause", self.qmp.stop().await).await
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.checked("resume", self.qmp.cont().await).await
+    }
+
+    async fn snapshot(&self, _into: &Path) -> Result<SnapshotParts> {
+        Err(self.error(ErrorKind::Unsupported, "snapshot"))
+    }
+
+    async fn describe(&self) -> Result<VmDescription> {
+        let state = match self.checked("describe", self.qmp.run_state().await).await? {
+            RunState::Running => VmState::Running,
+            RunState::Paused | RunState::Other => VmState::Paused,
+        };
+        let vmm_version = self.qmp.version().to_owned();
+        Ok(VmDescription { state, pid: self.process.identity().pid, vmm_version })
+    }
+
+    async fn stop(&self, deadlines: StopDeadlines) -> Result<Exit> {
+        if self.process.has_ended() {
+            return Ok(self.exited().await);
+        }
+        self.stop_asked.store(true, Ordering::Release);
+        let _in_time = tokio::time::timeout(deadlines.graceful, self.end_gracefully()).await;
+        self.process.kill();
+        if !self.ends_within(deadlines.forced).await {
+            let detail = format!("still there {} ms after SIGKILL", deadlines.forced.as_millis());
+            return Err(self.error(ErrorKind::Timeout, "stop").detail(detail));
+        }
+        Ok(self.exited().await)
+    }
+
+    async fn exited(&self) -> Exit {
+        self.exit.get_or_init(|| self.reconstruct_exit()).await.clone()
+    }
+}
+
+/// The connections to a QEMU process.
+struct Lines {
+    qmp: Qmp,
+    boot: BootSocket,
+    console: Console,
+}

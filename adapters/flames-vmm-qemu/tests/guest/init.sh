@@ -1,0 +1,43 @@
+#!/bin/busybox sh
+# The guest of the driver's tests: speaks the boot channel and behaves as `flames.test=` on the kernel command
+# line says. One line "tick N" on the console every 50 ms shows that the virtual CPU runs.
+busybox=/bin/busybox
+$busybox mount -t proc proc /proc
+$busybox mount -t sysfs sysfs /sys
+
+mode=ready
+for word in $($busybox cat /proc/cmdline); do
+    case $word in flames.test=*) mode=${word#flames.test=} ;; esac
+done
+for port in /sys/class/virtio-ports/*; do
+    [ "$($busybox cat "$port/name" 2>/dev/null)" = flames.boot ] && exec 3<>"/dev/${port##*/}"
+done
+
+power_off() { $busybox reboot -f; }
+panic() { echo c >/proc/sysrq-trigger; }
+say_ready() { echo '{"ready":true,"version":"test"}' >&3; }
+
+# Ticks for ever; obeys a request to power off if told to.
+tick() {
+    count=0
+    while :; do
+        count=$((count + 1))
+        echo "tick $count"
+        read -r -t 0.05 line <&3 || $busybox usleep 20000
+        [ "$1" = obey ] && [ "$line" = '{"shutdown":true}' ] && echo "powering off" && power_off
+    done
+}
+
+while ! read -r greeting <&3; do $busybox usleep 2000; done
+echo "greeting has ${#greeting} bytes"
+case $mode in
+ready) say_ready; tick obey ;;
+deaf) say_ready; tick ignore ;;
+refuses) echo '{"error":"the test guest refuses"}' >&3; tick ignore ;;
+babbles) $busybox yes x | $busybox tr -d '\n' >&3 ;;
+panics) say_ready; $busybox usleep 100000; panic ;;
+powers-off) say_ready; $busybox usleep 100000; power_off ;;
+dies) power_off ;;
+chatty) say_ready; $busybox seq 1 40000; echo "the last line"; tick obey ;;
+mute) tick ignore ;;
+esac

@@ -1,0 +1,247 @@
+//! The driver of fake machines.
+
+use super::guest;
+use super::machine::{Machine, Power};
+use super::{FakeWorld, Files, Phase};
+use crate::spec::{
+    AgentReady, Capabilities, Exit, ExitCause, MiB, PrepareFor, SnapshotParts, StopDeadlines, VmDescription,
+    VmHandle, VmSpec, VmState,
+};
+use crate::{BootingVm, PreparedVm, RunningVm, VmmDriver};
+use async_trait::async_trait;
+use flames_provider::{Error, ErrorKind, Result};
+use std::path::Path;
+use std::sync::Arc;
+
+pub(crate) const NAME: &str = "fake";
+const VERSION: &str = "1.0.0";
+/// Stands at the start of a kernel that no VMM loads.
+const NO_KERNEL: &[u8] = b"not a kernel";
+
+/// Starts machines in a [`FakeWorld`].
+#[derive(Clone, Debug)]
+pub struct FakeVmm {
+    world: FakeWorld,
+}
+
+#[derive(Debug)]
+struct Prepared {
+    vm: Vm,
+    purpose: PrepareFor,
+}
+
+#[derive(Debug)]
+struct Booting(Vm);
+
+#[derive(Debug)]
+struct Vm {
+    world: FakeWorld,
+    machine: Arc<Machine>,
+    when_dropped: WhenDropped,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhenDropped {
+    Kill,
+    LeaveRunning,
+}
+
+impl FakeVmm {
+    pub(crate) fn new(world: FakeWorld) -> Self {
+        Self { world }
+    }
+
+    async fn check(&self, spec: &VmSpec) -> Result<()> {
+        match self.world.files() {
+            Files::MustExist => spec.check(&self.capabilities()).await,
+            Files::AreNotLookedAt => spec.check_values(&self.capabilities()),
+        }
+    }
+}
+
+#[async_trait]
+impl VmmDriver for FakeVmm {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            snapshots: true,
+            hardware_virtualisation: false,
+            user_network: true,
+            max_vcpus: 32,
+            max_memory: MiB(64 * 1024),
+        }
+    }
+
+    async fn version(&self) -> Result<String> {
+        Ok(VERSION.to_owned())
+    }
+
+    async fn prepare(&self, spec: VmSpec, purpose: PrepareFor) -> Result<Box<dyn PreparedVm>> {
+        self.check(&spec).await.map_err(|error| error.adapter(NAME).operation("prepare"))?;
+        let machine = self.world.start(&spec);
+        let vm = Vm { world: self.world.clone(), machine, when_dropped: WhenDropped::Kill };
+        vm.pass("prepare", Phase::Prepare).await?;
+        if is_no_kernel(&spec.kernel) {
+            return Err(vm.machine.error(ErrorKind::Unavailable, "not a kernel").operation("prepare"));
+        }
+        Ok(Box::new(Prepared { vm, purpose }))
+    }
+
+    async fn adopt(&self, handle: &VmHandle) -> Result<Option<Box<dyn RunningVm>>> {
+        let Some(machine) = self.world.find(handle) else { return Ok(None) };
+        let vm = Vm { world: self.world.clone(), machine, when_dropped: WhenDropped::LeaveRunning };
+        vm.pass("adopt", Phase::Adopt).await?;
+        Ok(Some(Box::new(vm)))
+    }
+}
+
+fn is_no_kernel(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|content| content.starts_with(NO_KERNEL))
+}
+
+#[async_trait]
+impl PreparedVm for Prepared {
+    async fn boot(self: Box<Self>) -> Result<Box<dyn BootingVm>> {
+        let Self { vm, purpose } = *self;
+        if matches!(purpose, PrepareFor::Restore(_)) {
+            return Err(vm
+                .machine
+                .error(ErrorKind::InvalidInput, "prepared for a restore")
+                .operation("boot"));
+        }
+        vm.pass("boot", Phase::Boot).await?;
+        vm.run_guest();
+        Ok(Box::new(Booting(vm)))
+    }
+
+    async fn restore(self: Box<Self>) -> Result<Box<dyn RunningVm>> {
+        let Self { mut vm, purpose } = *self;
+        let PrepareFor::Restore(parts) = purpose else {
+            return Err(vm
+                .machine
+                .error(ErrorKind::InvalidInput, "prepared for a boot")
+                .operation("restore"));
+        };
+        vm.pass("restore", Phase::Restore).await?;
+        let ticks = read_snapshot(&parts).map_err(|detail| vm.machine.error(ErrorKind::Corrupt, &detail))?;
+        vm.machine.set_ticks(ticks);
+        vm.run_guest();
+        vm.when_dropped = WhenDropped::LeaveRunning;
+        Ok(Box::new(vm))
+    }
+}
+
+fn read_snapshot(parts: &SnapshotParts) -> std::result::Result<u64, String> {
+    if parts.vmm_version != VERSION {
+        return Err(format!("written by version {}, this is {VERSION}", parts.vmm_version));
+    }
+    let memory = std::fs::read_to_string(&parts.memory).map_err(|error| format!("memory: {error}"))?;
+    memory.parse().map_err(|_| "memory: not a number".to_owned())
+}
+
+#[async_trait]
+impl BootingVm for Booting {
+    async fn ready(self: Box<Self>) -> Result<(Box<dyn RunningVm>, AgentReady)> {
+        let Self(mut vm) = *self;
+        vm.pass("ready", Phase::Ready).await?;
+        if !vm.machine.guest().reports() {
+            return Err(vm.never_ready().await);
+        }
+        vm.when_dropped = WhenDropped::LeaveRunning;
+        Ok((Box::new(vm), AgentReady { version: "0.0.0-fake".to_owned() }))
+    }
+}
+
+impl Vm {
+    async fn pass(&self, operation: &'static str, phase: Phase) -> Result<()> {
+        self.world.pass(phase, &self.machine).await.map_err(|error| error.operation(operation))
+    }
+
+    fn run_guest(&self) {
+        self.machine.switch(Power::Running);
+        tokio::spawn(guest::run(self.world.clone(), self.machine.clone()));
+    }
+
+    async fn never_ready(&self) -> Error {
+        let detail = match self.machine.guest() {
+            guest::FakeGuest::Refuses => "the agent cannot start: the test guest refuses".to_owned(),
+            _ => format!("the VMM ended ({:?})", self.machine.ended().await.cause),
+        };
+        self.machine.error(ErrorKind::Unavailable, &detail).operation("ready")
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        if self.when_dropped == WhenDropped::Kill {
+            self.world.end(&self.machine, ExitCause::Stopped);
+        }
+    }
+}
+
+#[async_trait]
+impl RunningVm for Vm {
+    fn handle(&self) -> VmHandle {
+        self.machine.handle()
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.pass("pause", Phase::Pause).await?;
+        self.machine.switch(Power::Paused);
+        Ok(())
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.pass("resume", Phase::Resume).await?;
+        self.machine.switch(Power::Running);
+        Ok(())
+    }
+
+    async fn snapshot(&self, into: &Path) -> Result<SnapshotParts> {
+        if self.machine.power() != Power::Paused {
+            return Err(self.machine.error(ErrorKind::Conflict, "not paused").operation("snapshot"));
+        }
+        self.pass("snapshot", Phase::Snapshot).await?;
+        let parts = SnapshotParts {
+            memory: into.join("memory"),
+            device_state: into.join("state"),
+            vmm_version: VERSION.to_owned(),
+        };
+        std::fs::write(&parts.memory, self.machine.ticks().to_string())
+            .and_then(|()| std::fs::write(&parts.device_state, ""))
+            .map_err(|error| {
+                self.machine.error(ErrorKind::Unavailable, "cannot write").operation("snapshot").source(error)
+            })?;
+        Ok(parts)
+    }
+
+    async fn describe(&self) -> Result<VmDescription> {
+        self.pass("describe", Phase::Describe).await?;
+        let state = match self.machine.power() {
+            Power::Running => VmState::Running,
+            Power::Prepared | Power::Paused => VmState::Paused,
+        };
+        Ok(VmDescription { state, pid: self.machine.pid(), vmm_version: VERSION.to_owned() })
+    }
+
+    async fn stop(&self, deadlines: StopDeadlines) -> Result<Exit> {
+        if self.machine.has_ended() {
+            return Ok(self.exited().await);
+        }
+        match self.pass("stop", Phase::Stop).await {
+            Err(_) if self.machine.has_ended() => return Ok(self.exited().await),
+            passed => passed?,
+        }
+        self.machine.ask_to_stop();
+        let _in_time = tokio::time::timeout(deadlines.graceful, self.machine.ended()).await;
+        self.world.end(&self.machine, ExitCause::Stopped);
+        Ok(self.exited().await)
+    }
+
+    async fn exited(&self) -> Exit {
+        self.machine.ended().await
+    }
+}
