@@ -4,6 +4,7 @@ use crate::{Change, Event, Key, Record, Revision, Watch};
 use crate::{Error, ErrorKind, Page, Result};
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use std::ops::Range;
 
 /// How many of the newest commits a store keeps for watches that start late.
 pub const DEFAULT_HISTORY: u64 = 10_000;
@@ -109,18 +110,27 @@ pub fn group_events(rows: impl IntoIterator<Item = (Revision, Change)>) -> Vec<E
     events
 }
 
-/// The smallest bytes above all that start with `prefix`; `None` when there are none (an empty prefix).
+/// The keys of a list, as bytes: from the start up to, not including, the end.
 ///
 /// ```
-/// use flames_state::backend::prefix_end;
-/// assert_eq!(prefix_end("a/"), Some(b"a0".to_vec()));
-/// assert_eq!(prefix_end(""), None);
+/// use flames_state::{Key, backend::key_range};
+/// assert_eq!(key_range("a/", None), b"a/".to_vec()..b"a0".to_vec());
+/// assert_eq!(key_range("a/", Some(&Key::parse("a/x")?)), b"a/x\0".to_vec()..b"a0".to_vec());
+/// # Ok::<(), flames_state::Error>(())
 /// ```
-pub fn prefix_end(prefix: &str) -> Option<Vec<u8>> {
+pub fn key_range(prefix: &str, after: Option<&Key>) -> Range<Vec<u8>> {
+    // No byte of UTF-8 is 0xff: a last byte can always grow, and 0xff alone is above every key.
     let mut end = prefix.as_bytes().to_vec();
-    // No byte of UTF-8 is 0xff, so the last one can always grow.
-    *end.last_mut()? += 1;
-    Some(end)
+    match end.last_mut() {
+        Some(last) => *last += 1,
+        None => end.push(0xff),
+    }
+    let start = match after {
+        // Nothing lies between a key and the same key with a zero behind it.
+        Some(after) if after.as_str() >= prefix => [after.as_bytes(), &[0]].concat(),
+        _ => prefix.as_bytes().to_vec(),
+    };
+    start..end
 }
 
 /// Fills a page in order, up to a number of records and of bytes.
@@ -153,5 +163,26 @@ impl PageBuilder {
         let next: Option<Key> =
             if self.is_full() { self.records.last().map(|last| last.key.clone()) } else { None };
         Page { records: self.records, next }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_key_is_in_the_range_exactly_when_it_has_the_prefix_and_is_behind(
+            prefix in "[a-c\u{0}\u{10ffff}]{0,3}",
+            after in proptest::option::of("[a-c\u{0}\u{10ffff}]{1,4}"),
+            name in "[a-c\u{0}\u{10ffff}]{1,5}",
+        ) {
+            let after = after.map(|name| Key::parse(name).unwrap());
+            let range = key_range(&prefix, after.as_ref());
+            let wanted = name.starts_with(&prefix) && after.is_none_or(|after| name.as_bytes() > after.as_bytes());
+            let inside = range.start.as_slice() <= name.as_bytes() && name.as_bytes() < range.end.as_slice();
+            prop_assert_eq!(inside, wanted);
+        }
     }
 }

@@ -159,7 +159,7 @@ impl BrokenStateStore {
                 if newest.0 > from.0 + history {
                     return Err(history_is_gone(from, newest));
                 }
-                tokio::task::yield_now().await;
+                tokio::time::sleep(INSTANT).await;
             }
         };
         let watch = self.inner.watch(prefix, from).await?;

@@ -1,0 +1,66 @@
+//! What SQLite's errors mean to callers.
+
+use flames_state::{Error, ErrorKind};
+use std::sync::Arc;
+
+pub(crate) const ADAPTER: &str = "sqlite";
+
+/// The call that failed: what it was about and what the trait calls it.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) operation: &'static str,
+    pub(crate) resource: &'static str,
+    pub(crate) id: String,
+}
+
+impl Subject {
+    pub(crate) fn new(operation: &'static str, resource: &'static str, id: impl Into<String>) -> Self {
+        Self { operation, resource, id: id.into() }
+    }
+
+    /// Shared, since one failed transaction fails every call in it.
+    pub(crate) fn failed(&self, cause: Arc<sqlx::Error>) -> Error {
+        self.error(kind(&cause)).source(cause)
+    }
+
+    pub(crate) fn error(&self, kind: ErrorKind) -> Error {
+        Error::new(kind, self.resource, self.id.clone()).operation(self.operation).adapter(ADAPTER)
+    }
+}
+
+/// SQLite's primary result codes are stable: <https://sqlite.org/rescode.html>.
+fn kind(error: &sqlx::Error) -> ErrorKind {
+    match error {
+        sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Io(_) => ErrorKind::Unavailable,
+        sqlx::Error::Database(error) => error.code().map_or(ErrorKind::Internal, |code| kind_of_code(&code)),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => ErrorKind::Corrupt,
+        _ => ErrorKind::Internal,
+    }
+}
+
+fn kind_of_code(code: &str) -> ErrorKind {
+    const PRIMARY: u32 = 0xff; // the upper bytes only refine
+    match code.parse::<u32>().map(|code| code & PRIMARY) {
+        Ok(5 | 6 | 10 | 13 | 14) => ErrorKind::Unavailable, // BUSY, LOCKED, IOERR, FULL, CANTOPEN
+        Ok(3 | 8 | 23) => ErrorKind::PermissionDenied,      // PERM, READONLY, AUTH
+        Ok(11 | 26) => ErrorKind::Corrupt,                  // CORRUPT, NOTADB
+        _ => ErrorKind::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_mean_what_sqlite_says_also_when_refined() {
+        assert_eq!(kind_of_code("13"), ErrorKind::Unavailable);
+        assert_eq!(kind_of_code("1546"), ErrorKind::Unavailable, "IOERR_TRUNCATE");
+        assert_eq!(kind_of_code("26"), ErrorKind::Corrupt);
+        assert_eq!(kind_of_code("8"), ErrorKind::PermissionDenied);
+        assert_eq!(kind_of_code("1"), ErrorKind::Internal);
+    }
+}
