@@ -111,7 +111,7 @@ impl TemplateStore {
             size_bytes,
             sha256: text("sha256"),
             created_unix: modified_unix(&image),
-            built_from: text("built_from"),
+            built_from: text("builtFrom"),
             image,
         }))
     }

@@ -116,3 +116,75 @@ async fn refill(names: SlotNames, pool: Weak<Shared>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::SlotProbe;
+    use flames_provider::conformance;
+    use std::time::{Duration, Instant};
+
+    fn names(test: &str) -> Option<SlotNames> {
+        if !rustix::process::geteuid().is_root() {
+            conformance::skip("root", "run as root");
+            return None;
+        }
+        Some(SlotNames::of(std::path::Path::new(&conformance::unique_prefix(test))))
+    }
+
+    #[tokio::test]
+    async fn a_slot_has_tap_and_firewall_and_removing_it_twice_is_fine() {
+        let Some(names) = names("one") else { return };
+        let slot = names.create().await.unwrap();
+        let whole = SlotProbe { mounted: true, tap: true, firewall: true };
+        assert_eq!(names.probe(slot.name()).await.unwrap(), whole);
+        assert!(names.orphans().unwrap().is_empty());
+        slot.remove().unwrap();
+        slot.remove().unwrap();
+        assert!(names.existing().unwrap().is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn fifty_slots_at_once_are_made_quickly_and_leave_nothing() {
+        let Some(names) = names("fifty") else { return };
+        let start = Instant::now();
+        let made = futures::future::join_all((0..50).map(|_| names.create())).await;
+        let slots: Vec<_> = made.into_iter().collect::<Result<_>>().unwrap();
+        eprintln!("50 slots at once: {:?}", start.elapsed());
+        assert_eq!(names.existing().unwrap().len(), 50);
+        slots.iter().try_for_each(Slot::remove).unwrap();
+        assert!(names.existing().unwrap().is_empty());
+        assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(slots[0].name()));
+    }
+
+    #[tokio::test]
+    async fn what_another_process_left_is_an_orphan_and_can_be_removed_by_name() {
+        let Some(names) = names("orphan") else { return };
+        let slot = names.create().await.unwrap();
+        let after_restart = names.forgotten();
+        assert_eq!(after_restart.orphans().unwrap(), [slot.name()]);
+        after_restart.remove(slot.name()).unwrap();
+        assert!(after_restart.orphans().unwrap().is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_filled_pool_gives_in_no_time_and_drains_to_nothing() {
+        let Some(names) = names("pool") else { return };
+        let pool = SlotPool::new(names.clone(), 2);
+        pool.fill();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while pool.shared.is_short() {
+            assert!(Instant::now() < deadline, "the pool does not fill");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let start = Instant::now();
+        let slot = pool.take().await.unwrap();
+        eprintln!("a ready slot: {:?}", start.elapsed());
+        slot.remove().unwrap();
+        pool.drain().unwrap();
+        while names.orphans().unwrap().len() + names.existing().unwrap().len() > 0 {
+            assert!(Instant::now() < deadline, "the pool does not drain");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

@@ -88,6 +88,12 @@ impl SlotNames {
         Ok(existing.into_iter().filter(|name| !owned.contains(name)).collect())
     }
 
+    /// The same names as a new process sees them: nobody answers for any.
+    #[cfg(test)]
+    pub(crate) fn forgotten(&self) -> Self {
+        Self { prefix: self.prefix.clone(), owned: Arc::default() }
+    }
+
     /// The names of this node's that exist on the host.
     pub(crate) fn existing(&self) -> Result<Vec<String>> {
         let entries = match std::fs::read_dir(NETNS_DIR) {

@@ -1,0 +1,90 @@
+//! A VMM whose guests have an agent that answers on the loopback port of the fake's network: the fake driver
+//! has machines, this gives them a voice.
+
+use async_trait::async_trait;
+use flames_node::InitResponse;
+use flames_vmm::fake::{FakeVmm, FakeWorld};
+use flames_vmm::{
+    Capabilities, Network, PrepareFor, PreparedVm, Result, RunningVm, VmHandle, VmSpec, VmmDriver,
+};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// The fake driver, with an agent behind each machine's port.
+#[derive(Debug)]
+pub(crate) struct FakeWithAgent {
+    inner: FakeVmm,
+    agent: Agent,
+}
+
+/// How the agents behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Agent {
+    /// It takes the handshake.
+    Willing,
+    /// Its kernel takes no entropy.
+    WithoutEntropy,
+}
+
+impl FakeWithAgent {
+    pub(crate) fn new(world: &FakeWorld, agent: Agent) -> Arc<Self> {
+        Arc::new(Self { inner: world.driver(), agent })
+    }
+}
+
+#[async_trait]
+impl VmmDriver for FakeWithAgent {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn version(&self) -> Result<String> {
+        self.inner.version().await
+    }
+
+    async fn prepare(&self, spec: VmSpec, purpose: PrepareFor) -> Result<Box<dyn PreparedVm>> {
+        if let Network::User { host_port, .. } = &spec.network {
+            serve(*host_port, self.agent).await;
+        }
+        self.inner.prepare(spec, purpose).await
+    }
+
+    async fn adopt(&self, handle: &VmHandle) -> Result<Option<Box<dyn RunningVm>>> {
+        self.inner.adopt(handle).await
+    }
+}
+
+async fn serve(port: u16, agent: Agent) {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(move |request| answer(request, agent));
+            let connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(connection);
+        }
+    });
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    agent: Agent,
+) -> std::result::Result<Response<Full<Bytes>>, Infallible> {
+    let body = match request.uri().path() {
+        "/flames/v1/init" => {
+            let entropy_credited = agent == Agent::Willing;
+            serde_json::to_vec(&InitResponse { entropy_credited, ..Default::default() }).unwrap()
+        }
+        _ => Vec::new(),
+    };
+    Ok(Response::new(Full::new(Bytes::from(body))))
+}

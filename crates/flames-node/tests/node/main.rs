@@ -1,0 +1,11 @@
+//! The local node, held to its promises: with the fake VMM always, with QEMU where assets are built.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod create;
+mod failure;
+mod fake_agent;
+mod harness;
+mod real;
+mod restart;
+mod template;
