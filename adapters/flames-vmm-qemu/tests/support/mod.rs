@@ -1,4 +1,7 @@
 //! Real guests for the driver's tests: our kernel, and a tiny root file system that behaves as it is told.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub(crate) mod agent;
 
 use async_trait::async_trait;
 use flames_vmm::conformance::{CONSOLE_LIMIT, Factory, Guest};
@@ -81,7 +84,39 @@ impl Factory for QemuFactory {
     }
 }
 
-fn assets() -> PathBuf {
+/// A network namespace with a TAP in it; gone when dropped.
+#[derive(Debug)]
+pub(crate) struct Namespace(String);
+
+impl Namespace {
+    /// `None`, loudly, without root.
+    pub(crate) fn make() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            flames_provider::conformance::skip("root", "run as root to make a network namespace");
+            return None;
+        }
+        let namespace = Self(format!("vmm-qemu-{}", std::process::id()));
+        ip(&["netns", "add", &namespace.0]);
+        ip(&["-n", &namespace.0, "tuntap", "add", "tap0", "mode", "tap"]);
+        Some(namespace)
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.0)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        ip(&["netns", "del", &self.0]);
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    assert!(Command::new("ip").args(arguments).status().unwrap().success(), "ip {arguments:?}");
+}
+
+pub(crate) fn assets() -> PathBuf {
     let in_checkout = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/assets");
     std::env::var_os("FLAMES_ASSETS").map_or_else(in_checkout, PathBuf::from)
 }
