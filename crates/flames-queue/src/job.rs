@@ -164,7 +164,7 @@ impl Payload {
     }
 }
 
-/// Names a piece of work: 1 to 256 bytes of UTF-8.
+/// Names a piece of work: 1 to 256 bytes of UTF-8 without NUL.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DedupKey(String);
 
@@ -172,11 +172,11 @@ impl DedupKey {
     /// Checks a key.
     ///
     /// # Errors
-    /// `InvalidInput` for an empty one and for more than 256 bytes.
+    /// `InvalidInput` for an empty one, for more than 256 bytes and for a NUL character.
     pub fn new(key: impl Into<String>) -> Result<Self> {
         let key = key.into();
-        if key.is_empty() || key.len() > 256 {
-            return Err(invalid("dedup key", key, "use 1 to 256 bytes"));
+        if key.is_empty() || key.len() > 256 || key.contains('\0') {
+            return Err(invalid("dedup key", key, "use 1 to 256 bytes without NUL"));
         }
         Ok(Self(key))
     }
@@ -187,7 +187,8 @@ impl DedupKey {
     }
 }
 
-/// Why an attempt failed, for people: cut after 1 KiB, so that a hundred of them fit anywhere.
+/// Why an attempt failed, for people: cut after 1 KiB, so that a hundred of them fit anywhere, and without NUL
+/// characters, which not every backend can store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason(String);
 
@@ -197,7 +198,7 @@ impl Reason {
 
     /// Takes a text and cuts it at the limit.
     pub fn new(text: impl Into<String>) -> Self {
-        let mut text = text.into();
+        let mut text = text.into().replace('\0', "\u{fffd}");
         text.truncate(text.floor_char_boundary(Self::MAX_LEN));
         Self(text)
     }
@@ -277,6 +278,7 @@ mod tests {
     fn long_reasons_are_cut_between_characters() {
         let reason = Reason::new("ä".repeat(600));
         assert_eq!(reason.as_str().len(), Reason::MAX_LEN);
+        assert_eq!(Reason::new("a\0b").as_str(), "a\u{fffd}b");
         assert_eq!(Reason::new(format!("x{}", "ä".repeat(600))).as_str().len(), Reason::MAX_LEN - 1);
     }
 
@@ -291,6 +293,7 @@ mod tests {
     fn dedup_keys_are_bounded() {
         assert!(DedupKey::new("").is_err());
         assert!(DedupKey::new("k".repeat(257)).is_err());
+        assert!(DedupKey::new("a\0b").is_err());
         assert_eq!(DedupKey::new("schnürsenkel").unwrap().as_str(), "schnürsenkel");
     }
 }
