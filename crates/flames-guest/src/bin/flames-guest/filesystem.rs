@@ -6,7 +6,9 @@ use crate::files::{blocking, entry, make_parents};
 use crate::http::{Answer, Failure, json, read_unary};
 use crate::routes::named_user;
 use crate::users::{Names, User};
-use flames_guest::filesystem::{EntryInfo, EntryResponse, ListDirRequest, ListDirResponse, MoveRequest, PathRequest};
+use flames_guest::filesystem::{
+    EntryInfo, EntryResponse, ListDirRequest, ListDirResponse, MoveRequest, PathRequest,
+};
 use flames_guest::process::Empty;
 use flames_guest::rpc::{Code, RpcError};
 use hyper::Request;
@@ -20,7 +22,11 @@ use std::sync::Arc;
 const MAX_ENTRIES: usize = 50_000;
 
 /// Answers one call of the service.
-pub(crate) async fn call(agent: Arc<Agent>, request: Request<Incoming>, method: &str) -> Result<Answer, Failure> {
+pub(crate) async fn call(
+    agent: Arc<Agent>,
+    request: Request<Incoming>,
+    method: &str,
+) -> Result<Answer, Failure> {
     let user = agent.user(named_user(request.headers())?.as_deref())?;
     let caller = Caller { agent, user };
     match method {
@@ -31,7 +37,8 @@ pub(crate) async fn call(agent: Arc<Agent>, request: Request<Incoming>, method: 
         "Move" => caller.rename(request).await,
         "WatchDir" => Err(Failure::Stream(no_watching())),
         "CreateWatcher" | "GetWatcherEvents" | "RemoveWatcher" => Err(no_watching().into()),
-        _ => Err(RpcError::new(Code::Unimplemented, format!("filesystem.Filesystem has no method {method}")).into()),
+        _ => Err(RpcError::new(Code::Unimplemented, format!("filesystem.Filesystem has no method {method}"))
+            .into()),
     }
 }
 
@@ -160,7 +167,10 @@ impl Listing {
                 Err(error) => return Err(error),
             }
             if self.entries.len() > MAX_ENTRIES {
-                return Err(io::Error::new(ErrorKind::QuotaExceeded, "more than 50000 entries: list with less depth"));
+                return Err(io::Error::new(
+                    ErrorKind::QuotaExceeded,
+                    "more than 50000 entries: list with less depth",
+                ));
             }
             if depth > 1 && path.is_dir() && !path.is_symlink() {
                 self.add(&path, depth - 1)?;
@@ -188,13 +198,15 @@ fn failed(path: &Path, error: &io::Error) -> RpcError {
         ErrorKind::NotFound => Code::NotFound,
         ErrorKind::AlreadyExists => Code::AlreadyExists,
         ErrorKind::PermissionDenied => Code::PermissionDenied,
-        ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::InvalidInput | ErrorKind::InvalidFilename => {
-            Code::InvalidArgument
-        }
+        ErrorKind::NotADirectory
+        | ErrorKind::IsADirectory
+        | ErrorKind::InvalidInput
+        | ErrorKind::InvalidFilename => Code::InvalidArgument,
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Code::ResourceExhausted,
-        ErrorKind::DirectoryNotEmpty | ErrorKind::ReadOnlyFilesystem | ErrorKind::CrossesDevices | ErrorKind::ResourceBusy => {
-            Code::FailedPrecondition
-        }
+        ErrorKind::DirectoryNotEmpty
+        | ErrorKind::ReadOnlyFilesystem
+        | ErrorKind::CrossesDevices
+        | ErrorKind::ResourceBusy => Code::FailedPrecondition,
         _ => Code::Internal,
     };
     let what = if code == Code::NotFound { "path not found".to_owned() } else { error.to_string() };

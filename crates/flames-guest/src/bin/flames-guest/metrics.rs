@@ -30,9 +30,9 @@ pub(crate) struct CpuTimes {
 }
 
 pub(crate) fn answer(agent: &Agent) -> Result<Answer, Failure> {
-    measure(agent).map(|metrics| json(&metrics)).map_err(|error| {
-        Failure::http(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot measure: {error}"))
-    })
+    measure(agent)
+        .map(|metrics| json(&metrics))
+        .map_err(|error| Failure::http(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot measure: {error}")))
 }
 
 /// The sandbox's environment.
@@ -70,7 +70,8 @@ fn cpu_times(stat: &str) -> (CpuTimes, u64) {
 }
 
 fn used_percent(before: CpuTimes, now: CpuTimes) -> f64 {
-    let ticks = |newer: u64, older: u64| f64::from(u32::try_from(newer.saturating_sub(older)).unwrap_or(u32::MAX));
+    let ticks =
+        |newer: u64, older: u64| f64::from(u32::try_from(newer.saturating_sub(older)).unwrap_or(u32::MAX));
     let total = ticks(now.total, before.total);
     if total == 0.0 {
         return 0.0;
@@ -80,7 +81,9 @@ fn used_percent(before: CpuTimes, now: CpuTimes) -> f64 {
 
 /// A line of `/proc/meminfo` is in KiB.
 fn memory_field(memory: &str, name: &str) -> u64 {
-    let value = memory.lines().find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next()?.parse::<u64>().ok());
+    let value = memory
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next()?.parse::<u64>().ok());
     value.unwrap_or_default() * 1024
 }
 

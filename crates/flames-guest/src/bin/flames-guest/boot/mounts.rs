@@ -35,7 +35,7 @@ pub(super) fn switch_root() -> Result<(), BootError> {
         "/newroot",
         "overlay",
         MsFlags::MS_NOATIME,
-        "lowerdir=/rom,upperdir=/rw/upper,workdir=/rw/work",
+        "lowerdir=/rom,upperdir=/rw/upper,workdir=/rw/work,redirect_dir=on",
     )?;
     for name in ["proc", "sys", "dev", "run"] {
         let target = format!("/newroot/{name}");

@@ -10,8 +10,9 @@ use futures_util::stream::unfold;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, VARY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_RANGE, IF_UNMODIFIED_SINCE,
+    LAST_MODIFIED, RANGE, VARY,
 };
 use hyper::{Method, Request, StatusCode};
 use nix::libc::O_NONBLOCK;
@@ -26,7 +27,11 @@ use std::time::{Duration, SystemTime};
 /// Bytes that are read at a time.
 const CHUNK: usize = 128 << 10;
 
-pub(crate) async fn download(agent: Arc<Agent>, request: Request<Incoming>, user: Option<String>) -> Result<Answer, Failure> {
+pub(crate) async fn download(
+    agent: Arc<Agent>,
+    request: Request<Incoming>,
+    user: Option<String>,
+) -> Result<Answer, Failure> {
     let user = agent.user(user.as_deref()).map_err(plain)?;
     let path = agent.resolve(&query(&request, "path").unwrap_or_default(), &user).map_err(plain)?;
     let encoding = Encoding::choose(header(request.headers(), ACCEPT_ENCODING.as_str()))?;
@@ -87,7 +92,10 @@ impl Encoding {
         if allows(accepted, "gzip", false) {
             return Ok(Self::Gzip);
         }
-        Err(Failure::http(StatusCode::NOT_ACCEPTABLE, format!("no encoding of `{accepted}` is offered: identity or gzip")))
+        Err(Failure::http(
+            StatusCode::NOT_ACCEPTABLE,
+            format!("no encoding of `{accepted}` is offered: identity or gzip"),
+        ))
     }
 }
 
@@ -97,7 +105,8 @@ fn allows(accepted: &str, coding: &str, default: bool) -> bool {
         accepted.split(',').find_map(|item| {
             let mut parts = item.split(';').map(str::trim);
             parts.next().filter(|token| token.eq_ignore_ascii_case(name))?;
-            let weight = parts.find_map(|part| part.strip_prefix("q=")).and_then(|weight| weight.parse::<f32>().ok());
+            let weight =
+                parts.find_map(|part| part.strip_prefix("q=")).and_then(|weight| weight.parse::<f32>().ok());
             Some(weight.unwrap_or(1.0) > 0.0)
         })
     };
@@ -106,7 +115,8 @@ fn allows(accepted: &str, coding: &str, default: bool) -> bool {
 
 /// 304 or 412, if the client asked about the time of the last change. HTTP knows whole seconds.
 fn precondition(headers: &HeaderMap, modified: SystemTime) -> Option<StatusCode> {
-    let newer_than = |name: HeaderName| date(headers, &name).map(|date| modified >= date + Duration::from_secs(1));
+    let newer_than =
+        |name: HeaderName| date(headers, &name).map(|date| modified >= date + Duration::from_secs(1));
     if newer_than(IF_UNMODIFIED_SINCE) == Some(true) {
         return Some(StatusCode::PRECONDITION_FAILED);
     }
@@ -120,9 +130,11 @@ fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
 fn identity(mut opened: Opened, headers: &HeaderMap) -> Result<Answer, Failure> {
     let length = opened.length;
     // A range is only for the version that the client knows.
-    let same_version = header(headers, IF_RANGE.as_str())
-        .is_none_or(|_| date(headers, &IF_RANGE).is_some_and(|date| opened.modified < date + Duration::from_secs(1)));
-    let range = header(headers, RANGE.as_str()).filter(|_| same_version).and_then(|text| parse_range(text, length));
+    let same_version = header(headers, IF_RANGE.as_str()).is_none_or(|_| {
+        date(headers, &IF_RANGE).is_some_and(|date| opened.modified < date + Duration::from_secs(1))
+    });
+    let range =
+        header(headers, RANGE.as_str()).filter(|_| same_version).and_then(|text| parse_range(text, length));
     let (status, range) = match range {
         None => (StatusCode::OK, 0..length),
         Some(Ok(range)) => (StatusCode::PARTIAL_CONTENT, range),
@@ -151,7 +163,8 @@ fn identity(mut opened: Opened, headers: &HeaderMap) -> Result<Answer, Failure> 
 fn compressed(opened: Opened) -> Result<Answer, Failure> {
     let encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let mut answer = with_status(StatusCode::OK);
-    *answer.body_mut() = body(Reader { file: opened.file, limit: u64::MAX, encoder: Some(encoder), done: false });
+    *answer.body_mut() =
+        body(Reader { file: opened.file, limit: u64::MAX, encoder: Some(encoder), done: false });
     answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     set(answer.headers_mut(), LAST_MODIFIED, &httpdate::fmt_http_date(opened.modified));
     Ok(answer)
@@ -165,16 +178,27 @@ fn unsatisfiable(length: u64) -> Answer {
 
 fn describe(headers: &mut HeaderMap, path: &Path) {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let quoted: String = name.chars().map(|c| if c.is_ascii_graphic() && !"\"\\".contains(c) || c == ' ' { c } else { '_' }).collect();
+    let quoted: String = name
+        .chars()
+        .map(|c| if c.is_ascii_graphic() && !"\"\\".contains(c) || c == ' ' { c } else { '_' })
+        .collect();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-    set(headers, CONTENT_DISPOSITION, &format!("attachment; filename=\"{quoted}\"; filename*=UTF-8''{}", percent(&name)));
+    set(
+        headers,
+        CONTENT_DISPOSITION,
+        &format!("attachment; filename=\"{quoted}\"; filename*=UTF-8''{}", percent(&name)),
+    );
 }
 
 /// RFC 5987: everything but letters, digits and a few marks is escaped.
 fn percent(name: &str) -> String {
     let escape = |byte: u8| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
     };
     name.bytes().map(escape).collect()
 }

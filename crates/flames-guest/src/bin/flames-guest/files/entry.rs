@@ -74,7 +74,9 @@ fn permissions(mode: u32) -> String {
     if text.is_empty() {
         text.push('-');
     }
-    text.extend((0..9).map(|place| if mode & (0o400 >> place) == 0 { '-' } else { ['r', 'w', 'x'][place % 3] }));
+    text.extend(
+        (0..9).map(|place| if mode & (0o400 >> place) == 0 { '-' } else { ['r', 'w', 'x'][place % 3] }),
+    );
     text
 }
 

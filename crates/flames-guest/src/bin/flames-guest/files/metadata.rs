@@ -28,7 +28,8 @@ pub(super) fn from_headers(headers: &HeaderMap) -> Result<Metadata, Failure> {
     let mut metadata = Metadata::new();
     for (name, value) in headers {
         let Some(key) = name.as_str().strip_prefix(HEADER) else { continue };
-        let value = value.to_str().ok().filter(|value| value.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+        let value =
+            value.to_str().ok().filter(|value| value.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
         let value = value.ok_or_else(|| refused(key, "must be printable ASCII"))?;
         if key.is_empty() || key.len() > MAX_KEY {
             return Err(refused(key, "has a name of no or more than 246 bytes"));
@@ -80,7 +81,8 @@ fn keys(file: &File) -> Vec<String> {
 
 /// The names among them that are ours, without their prefix.
 fn own_keys(list: &[u8]) -> impl Iterator<Item = String> {
-    list.split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok()?.strip_prefix(ATTRIBUTE).map(str::to_owned))
+    list.split(|byte| *byte == 0)
+        .filter_map(|name| std::str::from_utf8(name).ok()?.strip_prefix(ATTRIBUTE).map(str::to_owned))
 }
 
 #[cfg(test)]
@@ -90,7 +92,10 @@ mod tests {
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let pair = |(name, value): &(&str, &str)| {
-            (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+            (
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            )
         };
         pairs.iter().map(pair).collect()
     }
@@ -104,7 +109,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let (long, large) = (format!("x-metadata-{}", "k".repeat(247)), "v".repeat(4096));
-        for (name, value) in [("x-metadata-a", "ä"), (long.as_str(), "v"), ("x-metadata-a", large.as_str())] {
+        for (name, value) in [("x-metadata-a", "ä"), (long.as_str(), "v"), ("x-metadata-a", large.as_str())]
+        {
             assert!(from_headers(&headers(&[(name, value)])).is_err(), "{name}");
         }
     }

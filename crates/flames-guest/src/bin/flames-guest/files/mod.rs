@@ -30,7 +30,9 @@ fn http_failure(path: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::NotFound => (StatusCode::NOT_FOUND, "does not exist".to_owned()),
         io::ErrorKind::IsADirectory => (StatusCode::BAD_REQUEST, "is a directory".to_owned()),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => return no_space(),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => (StatusCode::FORBIDDEN, error.to_string()),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            (StatusCode::FORBIDDEN, error.to_string())
+        }
         io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => {
             (StatusCode::BAD_REQUEST, error.to_string())
         }

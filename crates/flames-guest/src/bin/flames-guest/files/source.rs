@@ -83,9 +83,10 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Failure> {
     match header(headers, CONTENT_ENCODING.as_str()).map(str::to_ascii_lowercase).as_deref() {
         None | Some("" | "identity") => Ok(false),
         Some("gzip") => Ok(true),
-        Some(other) => {
-            Err(Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("Content-Encoding `{other}` is not supported")))
-        }
+        Some(other) => Err(Failure::http(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("Content-Encoding `{other}` is not supported"),
+        )),
     }
 }
 

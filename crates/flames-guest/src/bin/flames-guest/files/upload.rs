@@ -18,7 +18,11 @@ use std::sync::Arc;
 /// More files than this in one upload are refused.
 const MAX_FILES: usize = 1024;
 
-pub(crate) async fn upload(agent: Arc<Agent>, request: Request<Incoming>, user: Option<String>) -> Result<Answer, Failure> {
+pub(crate) async fn upload(
+    agent: Arc<Agent>,
+    request: Request<Incoming>,
+    user: Option<String>,
+) -> Result<Answer, Failure> {
     let upload = Upload {
         user: agent.user(user.as_deref()).map_err(plain)?,
         path: query(&request, "path").filter(|path| !path.is_empty()),
@@ -29,9 +33,16 @@ pub(crate) async fn upload(agent: Arc<Agent>, request: Request<Incoming>, user: 
     let announced = announced(&request);
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let written = match essence.as_str() {
-        "multipart/form-data" => upload.parts(Parts::of(Source::of(request)?, &content_type)?, announced).await?,
+        "multipart/form-data" => {
+            upload.parts(Parts::of(Source::of(request)?, &content_type)?, announced).await?
+        }
         "application/octet-stream" => vec![upload.whole(Source::of(request)?, announced).await?],
-        _ => return Err(Failure::http(StatusCode::BAD_REQUEST, format!("unsupported content type `{content_type}`"))),
+        _ => {
+            return Err(Failure::http(
+                StatusCode::BAD_REQUEST,
+                format!("unsupported content type `{content_type}`"),
+            ));
+        }
     };
     Ok(json(&written))
 }
@@ -61,7 +72,8 @@ impl Upload {
                 return Err(bad_request("too many files: one for a given path, at most 1024 otherwise"));
             }
             let path = self.path.clone().or_else(|| part.file_name.take());
-            let path = path.ok_or_else(|| bad_request("a part has no filename, and the query has no path"))?;
+            let path =
+                path.ok_or_else(|| bad_request("a part has no filename, and the query has no path"))?;
             let mut writer = self.create(&path, announced).await?;
             while let Some(piece) = part.piece().await? {
                 writer.write(&piece).await?;
@@ -93,7 +105,8 @@ impl Upload {
 /// How large the content will be at least, if that is known. Compressed content only grows.
 fn announced(request: &Request<Incoming>) -> Option<u64> {
     let length = header(request.headers(), CONTENT_LENGTH.as_str())?.parse::<u64>().ok()?;
-    let is_plain = header(request.headers(), CONTENT_ENCODING.as_str()).is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
+    let is_plain = header(request.headers(), CONTENT_ENCODING.as_str())
+        .is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
     is_plain.then_some(length)
 }
 

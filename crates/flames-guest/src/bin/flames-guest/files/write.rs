@@ -59,7 +59,9 @@ impl Writer {
         self.flush().await?;
         let is_new = self.fate == Fate::Remove;
         let file = Arc::clone(&self.file);
-        let stored = blocking(move || if is_new && metadata.is_empty() { Ok(()) } else { metadata::replace(&file, &metadata) });
+        let stored = blocking(move || {
+            if is_new && metadata.is_empty() { Ok(()) } else { metadata::replace(&file, &metadata) }
+        });
         stored.await.and_then(|stored| stored).map_err(|error| http_failure(&self.path, &error))?;
         self.fate = Fate::Done;
         Ok(self.path.clone())
@@ -148,7 +150,9 @@ pub(super) fn check_space(path: &Path, announced: Option<u64>) -> Result<(), Fai
     let Some(announced) = announced else { return Ok(()) };
     let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
     match statvfs(existing) {
-        Ok(space) if space.blocks_available().saturating_mul(space.fragment_size()) < announced => Err(no_space()),
+        Ok(space) if space.blocks_available().saturating_mul(space.fragment_size()) < announced => {
+            Err(no_space())
+        }
         // Where the question cannot be answered, the writes themselves will tell.
         Ok(_) | Err(_) => Ok(()),
     }

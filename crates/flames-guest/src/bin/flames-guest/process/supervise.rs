@@ -18,9 +18,10 @@ const CHUNK: usize = 32 << 10;
 /// How long an ended process can still be connected to.
 const REMEMBERED: Duration = Duration::from_secs(30);
 
-/// Collects ended children from now on, orphans too: as PID 1 the agent inherits them.
+/// Collects ended children from now on, orphans too: as PID 1 the agent inherits them, elsewhere it asks to.
 pub(crate) fn reap(agent: &Arc<Agent>) -> io::Result<()> {
     let mut child_ended = signal(SignalKind::child())?;
+    nix::sys::prctl::set_child_subreaper(true)?;
     let agent = Arc::clone(agent);
     tokio::spawn(async move {
         while child_ended.recv().await.is_some() {
