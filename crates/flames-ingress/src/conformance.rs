@@ -119,11 +119,12 @@ async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
-/// Expands to one test per promise. See [`crate::conformance`].
+/// Hands the names of all promises to the macro `$callback`, behind `$arguments`. For tests of the suite.
+#[doc(hidden)]
 #[macro_export]
-macro_rules! ingress_conformance {
-    ($factory:path) => {
-        $crate::ingress_conformance! { @cases $factory:
+macro_rules! __ingress_promises {
+    ($callback:ident, $($arguments:tt)*) => {
+        $callback! { [$($arguments)*]
             apply_of_a_set_is_listed_by_routes
             apply_of_the_same_set_twice_changes_nothing
             apply_names_what_was_added_changed_and_removed
@@ -161,12 +162,26 @@ macro_rules! ingress_conformance {
             connections_past_the_limit_are_not_served
         }
     };
-    (@cases $factory:path: $($case:ident)*) => {$(
+}
+
+/// Expands to one test per promise. See [`crate::conformance`].
+#[macro_export]
+macro_rules! ingress_conformance {
+    ($factory:path) => {
+        use $crate::__ingress_test_per_promise;
+        $crate::__ingress_promises! { __ingress_test_per_promise, $factory }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __ingress_test_per_promise {
+    ([$factory:path] $($promise:ident)+) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $case() {
+        async fn $promise() {
             if let Some(fixture) = $factory().await {
-                $crate::conformance::$case(fixture).await;
+                $crate::conformance::$promise(fixture).await;
             }
         }
-    )*};
+    )+};
 }

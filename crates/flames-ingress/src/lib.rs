@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod decorate;
 mod memory;
 mod name;
 mod route;
