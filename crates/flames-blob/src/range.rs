@@ -33,6 +33,11 @@ impl ByteRange {
         self.start
     }
 
+    /// Offset behind the last byte; `u64::MAX` for all.
+    pub fn end(self) -> u64 {
+        self.end
+    }
+
     /// The bytes that a blob of `size` bytes has of this range.
     ///
     /// # Errors
