@@ -37,6 +37,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 GUEST, GATEWAY, PORT = "172.16.0.2", "172.16.0.1", 49983
 SOCKETS = ["qmp.sock", "boot.sock", "console.sock"]
 FIRST_DESCRIPTOR = 3
+GUEST_MAC = "06:00:ac:10:00:02"
 TOKEN = "0" * 64
 STAGES = ["spawn", "kernel", "init", "command", "total"]
 
@@ -186,7 +187,8 @@ def init(network):
         "hostname": "plain",
     }
     connection = network.connect()
-    connection.request("POST", "/flames/v1/init", json.dumps(body), {"X-Flames-Control": TOKEN})
+    headers = {"Content-Type": "application/json", "X-Flames-Control": TOKEN}
+    connection.request("POST", "/flames/v1/init", json.dumps(body), headers)
     response = connection.getresponse()
     if response.status != 200:
         sys.exit(f"init: {response.status} {response.read()}")
@@ -243,6 +245,7 @@ class Tap:
         ip("-n", self.name, "tuntap", "add", "tap0", "mode", "tap")
         ip("-n", self.name, "addr", "add", f"{GATEWAY}/24", "dev", "tap0")
         ip("-n", self.name, "link", "set", "tap0", "up")
+        ip("-n", self.name, "neigh", "add", GUEST, "lladdr", GUEST_MAC, "dev", "tap0", "nud", "permanent")
         self.option = f"tap:/run/netns/{self.name}:tap0"
         self.enter = ["nsenter", f"--net=/run/netns/{self.name}"]
 

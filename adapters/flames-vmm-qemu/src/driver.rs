@@ -2,6 +2,7 @@
 
 use crate::command::command_line;
 use crate::config::QemuConfig;
+use crate::console;
 use crate::files;
 use crate::host::{self, HostFacts};
 use crate::process::{Launch, Process};
@@ -70,10 +71,15 @@ impl QemuDriver {
             netns: namespace(&spec.network),
             sockets,
         };
-        let process = Process::start(launch).await.map_err(|error| {
-            files::remove_live_files(&spec.run_dir);
-            broken("cannot start QEMU", error)
-        })?;
+        let process = match Process::start(launch).await {
+            Ok(process) => process,
+            Err(error) => {
+                files::remove_live_files(&spec.run_dir);
+                let said = console::tail(&spec.run_dir.join(files::VMM_LOG)).await;
+                return Err(broken(&format!("cannot start QEMU: {said}"), error));
+            }
+        };
+        write_handle(&process.handle(&spec.id, &spec.run_dir)).await?;
         Ok(process)
     }
 }
@@ -103,7 +109,6 @@ impl VmmDriver for QemuDriver {
         self.check(&spec, &purpose).await.map_err(says_who)?;
         let process = self.start(&spec, &purpose).await.map_err(says_who)?;
         let vm = Vm::attach(&spec, process, self.config.command_timeout()).await.map_err(says_who)?;
-        write_handle(&vm.handle()).await.map_err(says_who)?;
         Ok(Box::new(Prepared::new(vm, spec)))
     }
 

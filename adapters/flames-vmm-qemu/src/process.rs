@@ -1,8 +1,9 @@
 //! QEMU's process: started with nothing of ours but what it needs, watched to its end by pidfd.
 
+use crate::driver::NAME;
 use crate::files;
 use command_fds::{CommandFdExt, FdMapping};
-use flames_vmm::VmHandle;
+use flames_vmm::{VmHandle, VmId};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType};
 use std::ffi::OsString;
@@ -30,10 +31,10 @@ pub(crate) struct Process {
 
 /// What tells a process from a later one with the same pid.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) pid: u32,
-    pub(crate) start_ticks: u64,
-    pub(crate) executable: PathBuf,
+struct Identity {
+    pid: u32,
+    start_ticks: u64,
+    executable: PathBuf,
 }
 
 /// How a process ended.
@@ -57,8 +58,8 @@ pub(crate) struct Launch {
     pub(crate) sockets: Vec<UnixListener>,
 }
 
-/// A listener for control sockets, images, TAP and event loops is all that QEMU opens; what the daemon has
-/// inherited (often half a million) has stalled it for seconds.
+/// QEMU opens sockets, images, a TAP and event loops: a few dozen. With the half million that daemons often
+/// inherit, programs that walk all possible descriptors have stalled for seconds.
 const OPEN_FILES: u64 = 2048;
 
 impl Process {
@@ -66,11 +67,13 @@ impl Process {
     pub(crate) async fn start(launch: Launch) -> io::Result<Self> {
         let run_dir = launch.run_dir.clone();
         let child = spawn_on_own_thread(launch).await?;
-        let pid = pid_of(&child)?;
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-        limit(pid)?;
-        let identity = Identity::read(child.id())?;
-        Self::watch(identity, pidfd, run_dir)
+        match limited(&child).and_then(|(identity, pidfd)| Self::watch(identity, pidfd, run_dir)) {
+            Ok(process) => Ok(process),
+            Err(error) => {
+                end_orphan(child);
+                Err(error)
+            }
+        }
     }
 
     /// Takes over the process that `handle` names; `None` if that very process is gone.
@@ -101,15 +104,23 @@ impl Process {
         )]
         let readable = AsyncFd::with_interest(pidfd.clone(), Interest::READABLE)?;
         tokio::spawn(async move {
-            let status = wait_for_end(&readable).await;
-            files::remove_live_files(&run_dir);
-            tell.send_replace(Some(status));
+            if let Some(status) = wait_for_end(&readable).await {
+                files::remove_live_files(&run_dir);
+                tell.send_replace(Some(status));
+            }
         });
         Ok(Self { identity, pidfd, ended, kill_on_drop: AtomicBool::new(true) })
     }
 
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.identity
+    pub(crate) fn pid(&self) -> u32 {
+        self.identity.pid
+    }
+
+    /// What a later daemon needs to adopt it.
+    pub(crate) fn handle(&self, id: &VmId, run_dir: &Path) -> VmHandle {
+        let Identity { pid, start_ticks, executable } = self.identity.clone();
+        let (id, run_dir) = (id.clone(), run_dir.to_owned());
+        VmHandle { id, driver: NAME.to_owned(), pid, start_ticks, executable, run_dir }
     }
 
     /// From now on, dropping this leaves the process alone.
@@ -145,7 +156,7 @@ impl Drop for Process {
 }
 
 impl Identity {
-    pub(crate) fn of(handle: &VmHandle) -> Self {
+    fn of(handle: &VmHandle) -> Self {
         let VmHandle { pid, start_ticks, executable, .. } = handle.clone();
         Self { pid, start_ticks, executable }
     }
@@ -231,30 +242,28 @@ fn drop_capabilities() {
     }
 }
 
-fn pid_of(child: &Child) -> io::Result<Pid> {
+/// Sets the child's limits, and finds what is needed to watch it.
+fn limited(child: &Child) -> io::Result<(Identity, OwnedFd)> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    pid.ok_or_else(|| io::Error::other("the process has no pid"))
-}
-
-fn limit(pid: Pid) -> io::Result<()> {
+    let pid = pid.ok_or_else(|| io::Error::other("the process has no pid"))?;
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
     let exactly = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
     rustix::process::prlimit(Some(pid), Resource::Nofile, exactly(OPEN_FILES))?;
     rustix::process::prlimit(Some(pid), Resource::Core, exactly(0))?;
-    Ok(())
+    Ok((Identity::read(child.id())?, pidfd))
 }
 
 /// A pidfd becomes readable when its process ends. A child is reaped here; a stranger's status nobody gets.
-async fn wait_for_end(pidfd: &AsyncFd<Arc<OwnedFd>>) -> Status {
-    if let Err(error) = pidfd.readable().await {
-        tracing::error!(%error, "cannot watch a VMM");
-    }
+/// `None` if this daemon ends first.
+async fn wait_for_end(pidfd: &AsyncFd<Arc<OwnedFd>>) -> Option<Status> {
+    let _ready = pidfd.readable().await.ok()?;
     match rustix::process::waitid(WaitId::PidFd(pidfd.get_ref().as_fd()), WaitIdOptions::EXITED) {
         Ok(Some(status)) => status
             .exit_status()
             .map(Status::Exited)
             .or_else(|| status.terminating_signal().map(Status::Signalled))
-            .unwrap_or(Status::Unknown),
-        Ok(None) | Err(_) => Status::Unknown,
+            .or(Some(Status::Unknown)),
+        Ok(None) | Err(_) => Some(Status::Unknown),
     }
 }
 

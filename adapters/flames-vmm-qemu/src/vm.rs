@@ -90,6 +90,8 @@ impl Vm {
             Err(error) => {
                 process.kill();
                 process.ended().await;
+                // Once more: it may have ended before its handle was written.
+                files::remove_live_files(&spec.run_dir);
                 let said = console::tail(&spec.run_dir.join(files::VMM_LOG)).await;
                 Err(unavailable(spec.id.as_str(), &format!("QEMU does not start: {said}"), error))
             }
@@ -197,15 +199,7 @@ impl Vm {
 #[async_trait]
 impl RunningVm for Vm {
     fn handle(&self) -> VmHandle {
-        let identity = self.process.identity().clone();
-        VmHandle {
-            id: self.id.clone(),
-            driver: NAME.to_owned(),
-            pid: identity.pid,
-            start_ticks: identity.start_ticks,
-            executable: identity.executable,
-            run_dir: self.run_dir.clone(),
-        }
+        self.process.handle(&self.id, &self.run_dir)
     }
 
     async fn pause(&self) -> Result<()> {
@@ -226,7 +220,7 @@ impl RunningVm for Vm {
             RunState::Paused | RunState::Other => VmState::Paused,
         };
         let vmm_version = self.qmp.version().to_owned();
-        Ok(VmDescription { state, pid: self.process.identity().pid, vmm_version })
+        Ok(VmDescription { state, pid: self.process.pid(), vmm_version })
     }
 
     async fn stop(&self, deadlines: StopDeadlines) -> Result<Exit> {

@@ -1,5 +1,5 @@
 //! The real agent in a real guest: its disks in their order, its boot channel, its port.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod support;
 

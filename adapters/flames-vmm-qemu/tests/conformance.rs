@@ -1,5 +1,5 @@
 //! The QEMU driver keeps the promises of a driver, with real guests.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod support;
 

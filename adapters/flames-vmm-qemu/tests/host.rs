@@ -1,5 +1,5 @@
 //! What a QEMU process gets from its host, and what it does not.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod support;
 

@@ -517,8 +517,8 @@ async fn ticks(spec: &VmSpec) -> u64 {
     let text = String::from_utf8_lossy(&console).into_owned();
     // The text after the last newline may be half a line.
     let (whole_lines, _) = text.rsplit_once('\n').unwrap_or_default();
-    let numbers = whole_lines.lines().filter_map(|line| line.trim().strip_prefix("tick ")?.parse().ok());
-    numbers.last().unwrap_or(0)
+    let number = |line: &str| line.trim().strip_prefix("tick ")?.parse().ok();
+    whole_lines.lines().rev().find_map(number).unwrap_or(0)
 }
 
 async fn ticks_after(spec: &VmSpec, before: u64) -> u64 {

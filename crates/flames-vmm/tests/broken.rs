@@ -1,7 +1,7 @@
 //! The suite can fail: a driver that breaks a promise is caught by the case of that name.
 //!
 //! The clock is paused, so that waiting for what never comes takes no time.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! The fake keeps the promises of a driver.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod support;
 
