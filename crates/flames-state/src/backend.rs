@@ -10,7 +10,7 @@ use std::ops::Range;
 pub const DEFAULT_HISTORY: u64 = 10_000;
 
 /// Most bytes of values in one page, unless its first record alone is larger.
-const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
+pub const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Where the loop of a watch gets its events from.
 #[async_trait]
