@@ -13,8 +13,8 @@
 //!   │       Until then every data call is answered 503. Repeated after each restore from a snapshot.
 //! serve     processes and files, as E2B clients expect them
 //!   │
-//! shutdown  POST /flames/v1/shutdown, SIGTERM or ctrl-alt-del: processes end, disks are synced and
-//!           unmounted, the machine restarts, and the VMM takes that for the end
+//! shutdown  POST /flames/v1/shutdown, SIGTERM or ctrl-alt-del: processes end, disks are synced, the machine
+//!           restarts, and the VMM takes that for the end
 //! ```
 //!
 //! | module | what |

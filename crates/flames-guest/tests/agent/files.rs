@@ -133,6 +133,17 @@ async fn broken_compression_leaves_no_new_file() {
 }
 
 #[tokio::test]
+async fn a_part_whose_headers_have_no_end_is_refused_and_holds_no_memory() {
+    let guest = Guest::start().await;
+    let head = "--b\r\nContent-Disposition: form-data; name=file; filename=f\r\nX-Endless: ";
+    let body = [head.as_bytes(), &vec![b'x'; 32 << 20]].concat();
+    let request = guest.post("/files").header("Content-Type", "multipart/form-data; boundary=b").body(body);
+    assert_eq!(answer(request).await.0, StatusCode::BAD_REQUEST);
+    assert!(!fs::exists(guest.path("f")).unwrap());
+    assert!(guest.resident_kib() < 48 << 10, "{} KiB", guest.resident_kib());
+}
+
+#[tokio::test]
 async fn metadata_is_stored_with_the_file_and_replaced_as_a_set() {
     let guest = Guest::start().await;
     let first = octets(&guest, "f", "x").header("X-Metadata-Author", "me").header("X-Metadata-Old", "1");

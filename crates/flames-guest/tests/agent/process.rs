@@ -308,20 +308,14 @@ async fn a_silent_stream_is_kept_alive() {
 #[tokio::test]
 async fn a_subscriber_that_does_not_read_holds_the_process_up_and_no_memory() {
     let guest = Guest::start().await;
-    let before = resident_kib(&guest);
+    let before = guest.resident_kib();
     let mut events = guest.sh("exec head -c 300000000 /dev/zero").await;
     let pid = events.pid().await;
     // Nothing can be awaited: the promise is that nothing happens.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(runs(pid), "the process wrote everything although nobody read");
-    let grown = resident_kib(&guest).saturating_sub(before);
+    let grown = guest.resident_kib().saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB more");
-}
-
-fn resident_kib(guest: &Guest) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", guest.child.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[tokio::test]

@@ -67,6 +67,13 @@ impl Guest {
         Self { child, url: format!("http://{address}"), http, root }
     }
 
+    /// Memory that the agent holds.
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// The user's home.
     pub fn home(&self) -> PathBuf {
         self.root.path().join("home")

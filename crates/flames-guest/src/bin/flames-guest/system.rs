@@ -74,20 +74,27 @@ pub(crate) fn renew_machine_id(root: &Path) -> io::Result<()> {
     id[6] = id[6] & 0x0f | 0x40;
     id[8] = id[8] & 0x3f | 0x80;
     let text: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    std::fs::create_dir_all(root.join("etc"))?;
-    std::fs::write(root.join("etc/machine-id"), format!("{text}\n"))
+    replace(&root.join("etc"), "machine-id", &format!("{text}\n"))
 }
 
 /// Writes `/etc/hostname`, and the name's line in `/etc/hosts`.
 pub(crate) fn write_hostname(root: &Path, name: &str) -> io::Result<()> {
-    std::fs::create_dir_all(root.join("etc"))?;
-    std::fs::write(root.join("etc/hostname"), format!("{name}\n"))?;
-    let hosts = root.join("etc/hosts");
-    let before = match std::fs::read_to_string(&hosts) {
+    let etc = root.join("etc");
+    replace(&etc, "hostname", &format!("{name}\n"))?;
+    let before = match std::fs::read_to_string(etc.join("hosts")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => "127.0.0.1 localhost\n".to_owned(),
         read => read?,
     };
-    std::fs::write(hosts, with_own_name(&before, name))
+    replace(&etc, "hosts", &with_own_name(&before, name))
+}
+
+/// Puts a new file in place of what was there. Writing into the image's own file would first copy it to the
+/// sandbox's disk and wait for the disk.
+fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let new = dir.join(format!(".{name}.new"));
+    std::fs::write(&new, text)?;
+    std::fs::rename(new, dir.join(name))
 }
 
 /// Debian's convention: the machine's own name is the one on 127.0.1.1.

@@ -4,15 +4,17 @@ use super::plain;
 use crate::http::{BODY_TIMEOUT, Failure, header, next_piece};
 use bytes::Bytes;
 use flate2::write::GzDecoder;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
 use hyper::{Request, StatusCode};
 use std::io::Write as _;
+use std::time::Duration;
 
 /// A request's body, piece by piece.
 #[derive(Debug)]
 pub(super) struct Source {
-    body: Incoming,
+    /// None once it was left to [`drain`].
+    body: Option<Incoming>,
     gunzip: Option<Gunzip>,
 }
 
@@ -25,6 +27,9 @@ struct Gunzip {
 
 /// Compressed bytes that are expanded at a time: at most a thousand times as many come out.
 const STEP: usize = 4 << 10;
+/// How long and how much a client may go on sending after its upload was refused.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+const DRAIN_BYTES: usize = 64 << 20;
 
 impl Source {
     /// # Errors
@@ -35,7 +40,18 @@ impl Source {
             waiting: Bytes::new(),
             ended: false,
         });
-        Ok(Self { body: request.into_body(), gunzip })
+        Ok(Self { body: Some(request.into_body()), gunzip })
+    }
+
+    /// Refuses what would have to be expanded faster than it is taken.
+    pub(super) fn not_compressed(self) -> Result<Self, Failure> {
+        match &self.gunzip {
+            None => Ok(self),
+            Some(_) => Err(Failure::http(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "multipart content cannot be compressed",
+            )),
+        }
     }
 
     /// The next bytes of the content, or `None` at its end.
@@ -46,13 +62,36 @@ impl Source {
             {
                 return Ok(Some(piece));
             }
-            let piece = next_piece(&mut self.body, BODY_TIMEOUT).await.map_err(plain)?;
+            let Some(body) = &mut self.body else { return Ok(None) };
+            let piece = next_piece(body, BODY_TIMEOUT).await.map_err(plain)?;
             match (&mut self.gunzip, piece) {
                 (None, piece) => return Ok(piece),
                 (Some(gunzip), Some(piece)) => gunzip.waiting = piece,
                 (Some(gunzip), None) if gunzip.ended => return Ok(None),
                 (Some(gunzip), None) => return gunzip.finish().map(Some),
             }
+        }
+    }
+}
+
+impl Drop for Source {
+    /// Most clients read no answer before they have sent everything: closing in their face would hide why an
+    /// upload was refused.
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
+            // Elapsed: who still sends has to live with a closed connection.
+            tokio::spawn(tokio::time::timeout(DRAIN_TIME, drain(body)));
+        }
+    }
+}
+
+/// Takes and forgets what a client still sends, within reason.
+async fn drain(mut body: Incoming) {
+    let mut taken = 0;
+    while let Ok(Some(piece)) = next_piece(&mut body, DRAIN_TIME).await {
+        taken += piece.len();
+        if taken > DRAIN_BYTES {
+            return;
         }
     }
 }

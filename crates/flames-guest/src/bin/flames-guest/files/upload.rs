@@ -34,7 +34,7 @@ pub(crate) async fn upload(
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let written = match essence.as_str() {
         "multipart/form-data" => {
-            upload.parts(Parts::of(Source::of(request)?, &content_type)?, announced).await?
+            upload.parts(Parts::of(Source::of(request)?.not_compressed()?, &content_type)?, announced).await?
         }
         "application/octet-stream" => vec![upload.whole(Source::of(request)?, announced).await?],
         _ => {
