@@ -95,6 +95,24 @@ async fn two_vms_never_write_to_one_disk() {
 }
 
 #[tokio::test]
+async fn an_answer_without_an_end_is_read_no_further_than_its_limit() {
+    let Some(factory) = QemuFactory::find() else { return };
+    let mut spec = factory.spec(Guest::Ready).await;
+    spec.kernel_args.push("flames.test=babbles".to_owned());
+    let booting = factory.driver().prepare(spec, PrepareFor::Boot).await.unwrap().boot().await.unwrap();
+    let error = booting.ready().await.expect_err("it is no answer");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("the agent's answer is none"), "{error}");
+}
+
+#[tokio::test]
+async fn a_guest_with_two_cpus_boots() {
+    let Some(factory) = QemuFactory::find() else { return };
+    let (_spec, vm) = boot(&factory, VmSpec { vcpus: 2, ..factory.spec(Guest::Ready).await }).await;
+    vm.stop(StopDeadlines::KILL).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_missing_qemu_is_named_with_its_mend() {
     let config = QemuConfig { binary: "/nonexistent/qemu".into(), ..QemuConfig::default() };
     let error = QemuDriver::new(config).version().await.unwrap_err();
