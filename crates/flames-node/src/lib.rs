@@ -12,6 +12,7 @@
 #![warn(missing_docs)]
 
 mod disk;
+pub mod doctor;
 mod error;
 mod guest;
 mod local;

@@ -42,6 +42,11 @@ impl DataDir {
         Ok(this)
     }
 
+    /// The layout of a directory that need not exist: for looking, not for making.
+    pub(crate) fn unchecked(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
     /// The directory itself.
     pub fn root(&self) -> &Path {
         &self.root

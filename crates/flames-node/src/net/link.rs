@@ -14,6 +14,9 @@ use std::path::Path;
 /// In a new namespace loopback is always the first link.
 const LOOPBACK_INDEX: u32 = 1;
 
+/// `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR` of linux/if_tun.h, in the width that an interface request has.
+const TAP_FLAGS: libc::c_short = 0x0002 | 0x1000 | 0x4000;
+
 /// Switches that make the namespace a dead end, set before there is a link they could apply to. A kernel
 /// without IPv6 does not have its switches, and needs none.
 const SWITCHES: [(&str, &str); 4] = [
@@ -110,7 +113,6 @@ fn tap_request() -> libc::ifreq {
     for (to, from) in request.ifr_name.iter_mut().zip(TAP.bytes()) {
         *to = from.cast_signed();
     }
-    // The flags are small constants: 0x0002 | 0x1000 | 0x4000.
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    request.ifr_ifru.ifru_flags = TAP_FLAGS;
     request
 }

@@ -7,7 +7,7 @@ use flames_node::{
 };
 use futures::StreamExt;
 use std::sync::Arc;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn shell(command: &str) -> StartProcess {
     StartProcess { command: "/bin/sh".into(), args: vec!["-c".into(), command.into()], ..Default::default() }
@@ -118,16 +118,12 @@ async fn vm_can_reach_nothing_outside_itself() {
 async fn vm_ports_are_reached_from_within_the_namespace_and_closed_ones_are_told() {
     let Some(home) = Home::real(NetworkMode::Namespaces, FailurePoint::none()) else { return };
     let run = home.node.create(request("run-1")).await.unwrap().run;
-    let guest = home.node.guest(&run).await.unwrap();
     assert_eq!(home.node.connect(&run, 7777).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    let listening =
-        "echo hi | nc -l -p 7777 & until grep -q ':1E61 ' /proc/net/tcp; do :; done; echo up; wait";
-    let mut server = guest.start(&shell(listening)).await.unwrap();
-    assert_eq!(server.next().await.unwrap().unwrap(), ProcessEvent::Stdout("up\n".into()));
-    let mut stream = home.node.connect(&run, 7777).await.unwrap();
-    let mut text = [0; 3];
-    stream.read_exact(&mut text).await.unwrap();
-    assert_eq!(&text, b"hi\n");
+    let mut stream = home.node.connect(&run, 49983).await.unwrap();
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     home.close().await;
 }
 
@@ -157,4 +153,29 @@ async fn vm_creates_of_ten_at_once_all_succeed_and_leave_nothing() {
     }
     assert_eq!(count(&node, LeakKind::Process).await, (10, 0));
     home.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vm_bench_adhoc() {
+    for network in [NetworkMode::Namespaces, NetworkMode::User] {
+        let Some(home) = Home::real(network, FailurePoint::none()) else { return };
+        for n in 0..6 {
+            let run = format!("run-{n}");
+            let start = std::time::Instant::now();
+            let created = home.node.create(request(&run)).await.unwrap();
+            let made = start.elapsed();
+            let guest = home.node.guest(&created.run).await.unwrap();
+            let t = std::time::Instant::now();
+            output(&guest, &shell("echo hi")).await;
+            let first = t.elapsed();
+            let t = std::time::Instant::now();
+            home.node.destroy(&created.run).await.unwrap();
+            eprintln!(
+                "{network:?} create {made:?} first {first:?} destroy {:?} {:?}",
+                t.elapsed(),
+                created.timings
+            );
+        }
+        home.close().await;
+    }
 }

@@ -66,18 +66,29 @@ async fn secrets_on_disk_are_for_their_owner_alone() {
     home.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn vm_survives_a_daemon_and_is_adopted_with_its_network_and_token() {
-    let Some(home) = Home::real(NetworkMode::Namespaces, FailurePoint::none()) else { return };
-    let created = home.node.create(request("run-1")).await.unwrap();
-    let again = LocalNode::open(home.config.clone(), qemu()).unwrap();
-    let adoption = again.adopt().await.unwrap();
-    assert_eq!(adoption.adopted[0].facts, created.facts);
-    assert!(again.guest(&created.run).await.unwrap().processes().await.unwrap().is_empty());
-    again.destroy(&created.run).await.unwrap();
-    again.shutdown().await;
-    home.node.shutdown().await;
-    assert_nothing_left(&again, home.root.path()).await;
+/// The first daemon has a runtime of its own, which ends with everything in it, as a process would.
+#[test]
+fn vm_survives_a_daemon_and_is_adopted_with_its_network_and_token() {
+    let first = tokio::runtime::Runtime::new().unwrap();
+    let Some(home) = first.block_on(async { Home::real(NetworkMode::Namespaces, FailurePoint::none()) })
+    else {
+        return;
+    };
+    let created = first.block_on(home.node.create(request("run-1"))).unwrap();
+    let Home { node, config, root } = home;
+    first.block_on(node.shutdown());
+    drop(node);
+    first.shutdown_timeout(std::time::Duration::from_secs(5));
+
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let again = LocalNode::open(config, qemu()).unwrap();
+        let adoption = again.adopt().await.unwrap();
+        assert_eq!(adoption.adopted[0].facts, created.facts);
+        assert!(again.guest(&created.run).await.unwrap().processes().await.unwrap().is_empty());
+        again.destroy(&created.run).await.unwrap();
+        again.shutdown().await;
+        assert_nothing_left(&again, root.path()).await;
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
