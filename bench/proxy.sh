@@ -15,8 +15,11 @@ for tool in nginx caddy wrk; do
 done
 PATH=$PATH:/usr/sbin
 
+cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p flames-ingress-proxy --example proxy
+
 work=$(mktemp -d)
 pids=()
+declare -A pid_of
 finish() {
     for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     wait
@@ -43,7 +46,7 @@ http {
 }
 EOF
     nginx -e "$work/$1/error.log" -p "$work/$1" -c "$work/$1/nginx.conf" -g 'daemon off;' &
-    pids+=($!)
+    pids+=($!) pid_of[$1]=$!
 }
 
 body=$(printf 'x%.0s' {1..256})
@@ -67,12 +70,11 @@ cat >"$work/caddy.json" <<EOF
     "upstreams": [{"dial": "127.0.0.1:$upstream"}]}]}]}}}}}
 EOF
 HOME=$work XDG_CONFIG_HOME=$work XDG_DATA_HOME=$work caddy run --config "$work/caddy.json" 2>"$work/caddy.log" &
-pids+=($!)
+pids+=($!) pid_of[caddy]=$!
 
-cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p flames-ingress-proxy --example proxy
 mkfifo "$work/open"
 "$CARGO_TARGET_DIR/release/examples/proxy" "127.0.0.1:$flames" "bench.example.com=127.0.0.1:$upstream" <"$work/open" >"$work/proxy.log" &
-pids+=($!)
+pids+=($!) pid_of[flames]=$!
 exec 9>"$work/open" # the proxy lives as long as this is open
 
 until_up() {
@@ -85,20 +87,26 @@ until_up() {
 }
 for port in "$upstream" "$flames" "$nginx" "$caddy"; do until_up "$port"; done
 
-measure() { # name, port
+ticks() { # pid: processor time of it and its children, in 10 ms
+    cat "/proc/$1/stat" $(pgrep -P "$1" | sed 's,.*,/proc/&/stat,') | awk '{ sum += $14 + $15 } END { print sum }'
+}
+
+measure() { # name, port, pid
+    local before after
+    before=$(ticks "$3")
     wrk -t 1 -c "$connections" -d "${seconds}s" --latency -H 'Host: bench.example.com' "http://127.0.0.1:$2/" >"$work/wrk"
-    awk -v name="$1" '
-        /^ *50%/ { p50 = $2 } /^ *99%/ { p99 = $2 } /^Requests\/sec/ { rate = $2 } /Non-2xx|Socket errors/ { fault = $0 }
-        END { printf "| %s | %.0f | %s | %s | %s |\n", name, rate, p50, p99, fault }' "$work/wrk"
+    after=$(ticks "$3")
+    awk -v name="$1" -v ticks=$((after - before)) '
+        /^ *50%/ { p50 = $2 } /^ *99%/ { p99 = $2 } /^Requests\/sec/ { rate = $2 } / requests in / { count = $1 } /Non-2xx|Socket errors/ { fault = $0 }
+        END { printf "| %s | %.0f | %s | %s | %.1f | %s |\n", name, rate, p50, p99, ticks * 10000 / count, fault }' "$work/wrk"
 }
 
 echo "$(nproc) cores, load $(cut -d' ' -f1-3 /proc/loadavg) before; $connections connections, $seconds s a run, 256 byte answers"
-echo "| server | requests/s | p50 | p99 | faults |"
-echo "|---|---|---|---|---|"
+echo "| server | requests/s | p50 | p99 | processor µs per request | faults |"
+echo "|---|---|---|---|---|---|"
 for _ in $(seq "$rounds"); do
-    measure flames "$flames"
-    measure nginx "$nginx"
-    measure caddy "$caddy"
-    measure upstream "$upstream"
+    measure flames "$flames" "${pid_of[flames]}"
+    measure nginx "$nginx" "${pid_of[nginx]}"
+    measure caddy "$caddy" "${pid_of[caddy]}"
 done
 echo "load $(cut -d' ' -f1-3 /proc/loadavg) after"

@@ -2,7 +2,7 @@
 
 use crate::config::CaddyConfig;
 use crate::error;
-use flames_ingress::{Error, ErrorKind, Result, RouteSet, Url};
+use flames_ingress::{Error, ErrorKind, Result, Url};
 use http_body_util::BodyExt;
 use reqwest::header::{ETAG, HeaderValue, IF_MATCH};
 use reqwest::{Client, Response, StatusCode};
@@ -53,8 +53,8 @@ impl Admin {
     }
 
     /// Puts the block in its place, if nobody has changed that place since it was read.
-    pub(crate) async fn write(&self, block: &Block, value: Value, desired: &RouteSet) -> Result<()> {
-        let body = nested(&self.path()[block.depth..], value);
+    pub(crate) async fn write(&self, block: &Block, value: Value) -> Result<()> {
+        let body = nested(&self.path()[block.depth..], value.clone());
         let mut request = self.client.post(self.place(block.depth)).json(&body);
         if let Some(etag) = &block.etag {
             request = request.header(IF_MATCH, etag);
@@ -64,7 +64,7 @@ impl Admin {
         match status {
             status if status.is_success() => Ok(()),
             StatusCode::PRECONDITION_FAILED => Err(error::refused("apply", &self.config, status, &text)),
-            _ => Err(error::not_loaded(&self.config, status, &text, desired)),
+            _ => Err(error::not_loaded(&self.config, status, &text, &value)),
         }
     }
 

@@ -1,8 +1,9 @@
 //! What Caddy's answers mean to a caller.
 
 use crate::config::CaddyConfig;
-use flames_ingress::{Error, ErrorKind, RouteId, RouteSet};
+use flames_ingress::{Error, ErrorKind};
 use reqwest::StatusCode;
+use serde_json::Value;
 
 pub(crate) const ADAPTER: &str = "caddy";
 
@@ -39,9 +40,9 @@ pub(crate) fn refused(
 }
 
 /// Caddy does not load the block; the old one stays in force.
-pub(crate) fn not_loaded(config: &CaddyConfig, status: StatusCode, text: &str, desired: &RouteSet) -> Error {
-    match failed_route(text).and_then(|place| desired.iter().nth(place)) {
-        Some(route) => refused_route(&route.id, text),
+pub(crate) fn not_loaded(config: &CaddyConfig, status: StatusCode, text: &str, block: &Value) -> Error {
+    match failed_route(text).and_then(|place| block["routes"][place]["@id"].as_str()) {
+        Some(id) => refused_route(id, text),
         None => refused("apply", config, status, text),
     }
 }
@@ -59,8 +60,8 @@ pub(crate) fn edited(config: &CaddyConfig, fault: String) -> Error {
         .detail(format!("somebody edited it: {fault}; applying a set replaces it"))
 }
 
-fn refused_route(id: &RouteId, text: &str) -> Error {
-    about(ErrorKind::InvalidInput, "apply", "route", id.as_str()).detail(message_of(text))
+fn refused_route(id: &str, text: &str) -> Error {
+    about(ErrorKind::InvalidInput, "apply", "route", id).detail(message_of(text))
 }
 
 fn about(kind: ErrorKind, operation: &'static str, resource: &'static str, id: &str) -> Error {
@@ -74,16 +75,14 @@ fn endpoint(config: &CaddyConfig) -> String {
 
 /// Caddy answers `{"error": "..."}`.
 fn message_of(text: &str) -> String {
-    let parsed = serde_json::from_str::<serde_json::Value>(text).ok();
+    let parsed = serde_json::from_str::<Value>(text).ok();
     let message = parsed.as_ref().and_then(|value| value["error"].as_str()).unwrap_or(text);
     message.chars().take(MAX_DETAIL_CHARS).collect()
 }
 
 /// The place of the route that Caddy complains about, from `route 3:` in its message.
 fn failed_route(text: &str) -> Option<usize> {
-    let (_, behind) = text.split_once("route ")?;
-    let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok()
+    text.split("route ").skip(1).find_map(|behind| behind.split_once(':')?.0.parse().ok())
 }
 
 #[cfg(test)]

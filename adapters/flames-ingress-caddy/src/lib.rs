@@ -8,8 +8,10 @@
 //! apply ── read block + Etag ── same? done ── else POST block with If-Match ── 412: Conflict
 //! ```
 //!
-//! What is different from the built-in proxy, because Caddy is: open tunnels end when the set changes; there
-//! is no limit of connections; the idle timeout looks at the upstream's side of a connection only, so a
+//! What is different from the built-in proxy, because Caddy 2.6 is: when the set changes, open tunnels end and
+//! a connection that was made and not yet served may be reset (each load listens on a socket of its own, and
+//! closing the old one drops its queue, unless `net.ipv4.tcp_migrate_req` is 1); an answer that breaks off
+//! looks whole to the client; there is no limit of connections; the idle timeout looks at the upstream's side of a connection only, so a
 //! client that sends into a silent upstream does not keep it open; and routes are tried one after another,
 //! so a request costs more the more routes there are.
 
@@ -57,7 +59,12 @@ impl IngressProvider for CaddyIngress {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { data_path: true, connection_limit: false, streams_outlive_changes: false }
+        Capabilities {
+            data_path: true,
+            connection_limit: false,
+            connections_outlive_changes: false,
+            cut_answers_look_cut: false,
+        }
     }
 
     async fn apply(&self, desired: &RouteSet) -> Result<Applied> {
@@ -67,7 +74,7 @@ impl IngressProvider for CaddyIngress {
         let actual = render::parse(&self.config, &block.value).unwrap_or_default();
         let wanted = render::server(&self.config, desired);
         if block.value != wanted {
-            self.admin.write(&block, wanted, desired).await?;
+            self.admin.write(&block, wanted).await?;
         }
         Ok(actual.difference(desired))
     }

@@ -111,7 +111,12 @@ impl<D: Dial> IngressProvider for Proxy<D> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { data_path: true, connection_limit: true, streams_outlive_changes: true }
+        Capabilities {
+            data_path: true,
+            connection_limit: true,
+            connections_outlive_changes: true,
+            cut_answers_look_cut: true,
+        }
     }
 
     async fn apply(&self, desired: &RouteSet) -> Result<Applied> {

@@ -82,8 +82,11 @@ pub struct Capabilities {
     pub data_path: bool,
     /// Whether it refuses connections past a limit, or leaves that to the operating system.
     pub connection_limit: bool,
-    /// Whether open tunnels and streams outlive a change of the set.
-    pub streams_outlive_changes: bool,
+    /// Whether connections outlive a change of the set: tunnels, and those that were made and not yet served.
+    /// Without it a client may have to connect again.
+    pub connections_outlive_changes: bool,
+    /// Whether an answer that breaks off looks broken to the client. Without it, it may look whole.
+    pub cut_answers_look_cut: bool,
 }
 
 #[async_trait]

@@ -37,7 +37,12 @@ impl IngressProvider for MemoryIngress {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { data_path: false, connection_limit: false, streams_outlive_changes: false }
+        Capabilities {
+            data_path: false,
+            connection_limit: false,
+            connections_outlive_changes: false,
+            cut_answers_look_cut: false,
+        }
     }
 
     async fn apply(&self, desired: &RouteSet) -> Result<Applied> {

@@ -70,6 +70,21 @@ where
     soon("an answer", sender.send_request(request)).await.expect("the request is answered")
 }
 
+/// Sends a request; `None` when the connection is refused or ends before a byte of the answer.
+pub(super) async fn try_send(
+    entrance: SocketAddr,
+    request: Request<BoxBody<Bytes, Infallible>>,
+) -> Option<Answer> {
+    let stream = TcpStream::connect(entrance).await.ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+    tokio::spawn(connection);
+    let response = soon("an answer or an end", sender.send_request(request)).await.ok()?;
+    let (parts, body) = response.into_parts();
+    let body =
+        soon("the answer's body", body.collect()).await.expect("the answer's body is whole").to_bytes();
+    Some(Answer { status: parts.status, headers: parts.headers, body })
+}
+
 /// Sends raw bytes and gives what comes back until the other side closes.
 pub(super) async fn raw(entrance: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(entrance).await.expect("the entrance accepts");

@@ -117,7 +117,9 @@ pub async fn a_silent_stream_is_cut_and_a_moving_one_is_not(fixture: Fixture) {
     while let Some(Ok(_)) = last {
         last = soon("the silent stream to be cut", response.frame()).await;
     }
-    assert!(matches!(last, Some(Err(_))), "a cut answer looks whole");
+    if fixture.provider.capabilities().cut_answers_look_cut {
+        assert!(matches!(last, Some(Err(_))), "a cut answer looks whole");
+    }
     soon("the upstream to notice", a.abandoned()).await;
 }
 

@@ -107,8 +107,11 @@ pub async fn a_client_that_leaves_ends_the_request_at_the_upstream(fixture: Fixt
 /// A terminal does not end because somebody else's sandbox was created. Needs the capability.
 pub async fn open_streams_outlive_a_change_of_the_set(fixture: Fixture) {
     let Some(entrance) = fixture.entrance() else { return };
-    if !fixture.provider.capabilities().streams_outlive_changes {
-        return eprintln!("UNSUPPORTED: {} ends streams when the set changes", fixture.provider.adapter());
+    if !fixture.provider.capabilities().connections_outlive_changes {
+        return eprintln!(
+            "UNSUPPORTED: {} ends connections when the set changes",
+            fixture.provider.adapter()
+        );
     }
     let (a, b) = (TestUpstream::start("a").await, TestUpstream::start("b").await);
     fixture.apply([route("a", "a.example.com", a.address)]).await;
