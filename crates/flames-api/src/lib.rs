@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `/v1/sandboxes…` | sandboxes, commands and files in them |
 //! | `/v1/templates…` | what sandboxes are created from |
+//! | `/v1/keys…` | API keys, from this machine only |
 //! | `/v1/node` | what the host has, and whether anything leaked |
 //! | `/healthz`, `/readyz`, `/openapi.json` | open to everybody |
 //!
@@ -80,6 +81,7 @@ fn guarded() -> OpenApiRouter<Api> {
         .merge(routes::files::router())
         .merge(routes::templates::router())
         .merge(routes::node::router())
+        .merge(routes::keys::router())
 }
 
 fn render(openapi: &utoipa::openapi::OpenApi) -> String {

@@ -288,6 +288,25 @@ pub struct NodeView {
     pub resources: Vec<Leak>,
 }
 
+/// An API key to make.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateKeyRequest {
+    /// What to call it, 1 to 64 bytes.
+    pub name: String,
+}
+
+/// An API key, without the key itself.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct KeyView {
+    /// To revoke it by.
+    pub id: String,
+    /// What its maker called it.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
 /// A new API key.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CreatedKey {

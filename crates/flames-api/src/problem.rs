@@ -123,8 +123,10 @@ fn from_node_create(error: &CreateError) -> Problem {
 impl From<LifecycleError> for Problem {
     fn from(error: LifecycleError) -> Self {
         match &error {
-            LifecycleError::NotFound(id) => sandbox_problem(StatusCode::NOT_FOUND, "sandbox_not_found", &error, id)
-                .mend("`flames ls` lists the sandboxes that exist"),
+            LifecycleError::NotFound(id) => {
+                sandbox_problem(StatusCode::NOT_FOUND, "sandbox_not_found", &error, id)
+                    .mend("`flames ls` lists the sandboxes that exist")
+            }
             LifecycleError::NotRunning { id, .. } => {
                 sandbox_problem(StatusCode::CONFLICT, "sandbox_not_running", &error, id)
             }
@@ -161,7 +163,9 @@ impl From<GuestError> for Problem {
             GuestErrorKind::InvalidArgument => (StatusCode::BAD_REQUEST, "guest_invalid_argument"),
             GuestErrorKind::Unauthenticated => (StatusCode::BAD_REQUEST, "guest_unknown_user"),
             GuestErrorKind::PermissionDenied => (StatusCode::FORBIDDEN, "guest_permission_denied"),
-            GuestErrorKind::ResourceExhausted => (StatusCode::INSUFFICIENT_STORAGE, "guest_resource_exhausted"),
+            GuestErrorKind::ResourceExhausted => {
+                (StatusCode::INSUFFICIENT_STORAGE, "guest_resource_exhausted")
+            }
             GuestErrorKind::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, "guest_deadline_exceeded"),
             GuestErrorKind::Unimplemented => (StatusCode::NOT_IMPLEMENTED, "guest_unimplemented"),
             GuestErrorKind::Unavailable => (StatusCode::BAD_GATEWAY, "guest_unavailable"),
@@ -247,6 +251,10 @@ impl From<PathRejection> for Problem {
 
 /// The answer when a handler panicked: a bug, said as one.
 pub(crate) fn from_panic(_panic: Box<dyn Any + Send + 'static>) -> Response {
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "a bug in Flames; the daemon's log says where")
-        .into_response()
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "a bug in Flames; the daemon's log says where",
+    )
+    .into_response()
 }

@@ -151,7 +151,8 @@ struct DirectoryQuery {
 
 /// Refuses by the announced length, before a byte is read.
 fn refuse_oversized(headers: &HeaderMap, limit: u64) -> Result<(), Problem> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     match announced {
         Some(length) if length > limit => Err(too_large(limit)),
         _ => Ok(()),
@@ -178,6 +179,10 @@ fn bounded(body: Body, limit: u64) -> (flames_node::ByteStream, Exceeded) {
 }
 
 fn too_large(limit: u64) -> Problem {
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "upload_too_large", format!("at most {limit} bytes may be uploaded"))
-        .mend("raise `api.max_upload_mib` in the daemon's configuration")
+    Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "upload_too_large",
+        format!("at most {limit} bytes may be uploaded"),
+    )
+    .mend("raise `api.max_upload_mib` in the daemon's configuration")
 }

@@ -40,5 +40,6 @@ pub(crate) async fn unknown_path(uri: Uri) -> Problem {
 
 pub(crate) async fn wrong_method(method: Method, uri: Uri) -> Problem {
     let detail = format!("{} does not take {method}", uri.path());
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail).mend("GET /openapi.json lists what there is")
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail)
+        .mend("GET /openapi.json lists what there is")
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod files;
 pub(crate) mod health;
+pub(crate) mod keys;
 pub(crate) mod node;
 pub(crate) mod processes;
 pub(crate) mod sandboxes;

@@ -54,7 +54,10 @@ async fn exec(
     get, path = "/v1/sandboxes/{id}/processes", tag = "processes", params(("id" = String, Path)),
     responses((status = 200, body = Vec<ProcessView>), (status = 404, body = Problem)),
 )]
-async fn list(State(api): State<Api>, Path(id): Path<String>) -> Result<axum::Json<Vec<ProcessView>>, Problem> {
+async fn list(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Vec<ProcessView>>, Problem> {
     let processes = api.plane.guest(&SandboxId::parse(&id)?).await?.processes().await?;
     Ok(axum::Json(processes.into_iter().map(ProcessView::from).collect()))
 }
@@ -206,7 +209,9 @@ impl Follow {
 }
 
 /// A response with one JSON document a line, sent as they come.
-pub(crate) fn ndjson<T: serde::Serialize>(events: impl futures::Stream<Item = T> + Send + 'static) -> Response {
+pub(crate) fn ndjson<T: serde::Serialize>(
+    events: impl futures::Stream<Item = T> + Send + 'static,
+) -> Response {
     let lines = futures::StreamExt::map(events, |event| {
         let mut line = serde_json::to_vec(&event).unwrap_or_default();
         line.push(b'\n');

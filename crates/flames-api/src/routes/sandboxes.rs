@@ -50,7 +50,10 @@ async fn create(
     get, path = "/v1/sandboxes", tag = "sandboxes", params(ListQuery),
     responses((status = 200, body = SandboxPage), (status = 400, body = Problem)),
 )]
-async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Result<axum::Json<SandboxPage>, Problem> {
+async fn list(
+    State(api): State<Api>,
+    Query(query): Query<ListQuery>,
+) -> Result<axum::Json<SandboxPage>, Problem> {
     let after = query.cursor.as_deref().map(Cursor::decode).transpose()?;
     let filter = query.filter()?;
     let page = api.plane.list(&filter, after.as_ref(), query.limit.unwrap_or(DEFAULT_PAGE)).await?;

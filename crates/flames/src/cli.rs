@@ -1,0 +1,351 @@
+//! What can be typed.
+
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Runs untrusted code in microVMs on your own Linux machines.
+#[derive(Debug, Parser)]
+#[command(name = "flames", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Try:  flames run -- uname -a\n\nExit codes: of the command for `run` and `exec`; \
+    125 when Flames itself failed there, 127 for a command that does not exist, 128+N for one that signal N \
+    ended; 1 for other failures, 2 for a wrong command line, 3 when no daemon runs.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Print JSON for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say more (twice: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Configuration file (default: /etc/flames/flames.toml if there is one)
+    #[arg(long, global = true, env = "FLAMES_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Records, disks and templates
+    #[arg(long, global = true, env = "FLAMES_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where the daemon's socket is
+    #[arg(long, global = true, env = "FLAMES_RUNTIME_DIR", value_name = "DIR")]
+    pub(crate) runtime_dir: Option<PathBuf>,
+    /// Kernel, agent and base images
+    #[arg(long, global = true, env = "FLAMES_ASSETS", value_name = "DIR")]
+    pub(crate) assets_dir: Option<PathBuf>,
+    /// A daemon elsewhere (default: the unix socket of the one on this machine)
+    #[arg(long, global = true, env = "FLAMES_URL", value_name = "URL")]
+    pub(crate) url: Option<url::Url>,
+    /// API key for --url
+    #[arg(long, global = true, env = "FLAMES_API_KEY", value_name = "KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon
+    Up(Up),
+    /// Create a sandbox, run a command in it, destroy it
+    Run(Run),
+    /// Create a sandbox and print its id
+    Create(Create),
+    /// Run a command in a sandbox
+    Exec(Exec),
+    /// Copy files into or out of a sandbox
+    Cp(Cp),
+    /// Show a sandbox's console
+    Logs(Logs),
+    /// List sandboxes
+    Ls(Ls),
+    /// Show everything about a sandbox
+    Inspect(Inspect),
+    /// Set when a sandbox ends by itself
+    Timeout(Timeout),
+    /// Destroy sandboxes
+    Rm(Rm),
+    /// What sandboxes are created from
+    #[command(subcommand)]
+    Template(Template),
+    /// API keys
+    #[command(subcommand)]
+    Key(Key),
+    /// Check this machine and say how to mend what is missing
+    Doctor,
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Measure this machine
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Print a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Up {
+    /// Where to listen (default: 127.0.0.1:7070)
+    #[arg(long, env = "FLAMES_LISTEN", value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Log JSON lines
+    #[arg(long)]
+    pub(crate) log_json: bool,
+}
+
+/// What a sandbox is made of.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Shape {
+    /// What to create it from
+    #[arg(short, long, default_value = "mini", value_name = "NAME")]
+    pub(crate) template: String,
+    /// Virtual CPUs
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<u32>,
+    /// Memory in MiB
+    #[arg(long, value_name = "MIB")]
+    pub(crate) memory: Option<u32>,
+    /// Writable disk in MiB
+    #[arg(long, value_name = "MIB")]
+    pub(crate) disk: Option<u32>,
+    /// Seconds until it ends by itself; 0 is never
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+    /// Environment of every process in it; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) env: Vec<(String, String)>,
+    /// A label to list by; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) label: Vec<(String, String)>,
+    /// Whom commands run as
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Where commands start
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) shape: Shape,
+    /// Show how long each stage took
+    #[arg(long)]
+    pub(crate) timings: bool,
+    /// Do not pass standard input on
+    #[arg(short = 'n', long)]
+    pub(crate) no_stdin: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    pub(crate) shape: Shape,
+    /// Show how long each stage took
+    #[arg(long)]
+    pub(crate) timings: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Exec {
+    /// Environment on top of the sandbox's; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Whom it runs as
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Where it starts
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Seconds until it is killed
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+    /// Do not pass standard input on
+    #[arg(short = 'n', long)]
+    pub(crate) no_stdin: bool,
+    /// Which sandbox
+    pub(crate) id: String,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "One of SOURCE and TARGET is SANDBOX:PATH, the other a path here, or - for standard \
+    input or output.")]
+pub(crate) struct Cp {
+    /// Copy directories with what is in them
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+    /// Whom files belong to in the sandbox
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// From where
+    pub(crate) source: String,
+    /// To where
+    pub(crate) target: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Logs {
+    /// At most this many bytes from the end
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) tail: Option<usize>,
+    /// Which sandbox
+    pub(crate) id: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Ls {
+    /// Only in one of these states, separated by commas
+    #[arg(long)]
+    pub(crate) state: Option<String>,
+    /// Only of this template
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) template: Option<String>,
+    /// Only with this label; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) label: Vec<(String, String)>,
+    /// Print ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Inspect {
+    /// Which sandbox
+    pub(crate) id: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Timeout {
+    /// Which sandbox
+    pub(crate) id: String,
+    /// Seconds from now; 0 is never
+    pub(crate) seconds: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Rm {
+    /// All of them
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) all: bool,
+    /// Which sandboxes
+    #[arg(required_unless_present = "all")]
+    pub(crate) ids: Vec<String>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Template {
+    /// List templates
+    Ls,
+    /// Build a template from a root file system on the daemon's machine
+    Build {
+        /// The name to give
+        name: String,
+        /// A directory tree
+        #[arg(long, value_name = "DIR", conflicts_with = "tar", required_unless_present = "tar")]
+        dir: Option<PathBuf>,
+        /// A tar archive
+        #[arg(long, value_name = "FILE")]
+        tar: Option<PathBuf>,
+    },
+    /// Remove a template that was built here
+    Rm {
+        /// Which template
+        name: String,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make a key and print it, this once
+    Create {
+        /// What to call it
+        name: String,
+    },
+    /// List keys
+    Ls,
+    /// Make a key useless
+    Revoke {
+        /// Which key
+        id: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Report every mistake in the configuration
+    Check,
+    /// Print the configuration in force
+    Show,
+    /// Print the JSON schema of the file
+    Schema,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Time creates, from the request to the first output of a command
+    Boot(BenchBoot),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BenchBoot {
+    /// How many sandboxes
+    #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) count: u32,
+    /// How many at once
+    #[arg(short = 'c', long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) concurrency: u32,
+    /// What to create them from
+    #[arg(short, long, default_value = "mini", value_name = "NAME")]
+    pub(crate) template: String,
+    /// Memory in MiB
+    #[arg(long, value_name = "MIB")]
+    pub(crate) memory: Option<u32>,
+    /// The command whose first output is waited for
+    #[arg(last = true, value_name = "COMMAND", default_values_t = ["/bin/echo".to_owned(), "ready".to_owned()])]
+    pub(crate) command: Vec<String>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` must be NAME=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_behind_two_dashes_belong_to_the_command() {
+        let cli = Cli::try_parse_from(["flames", "run", "-t", "base", "--", "ls", "-l", "--json"]).unwrap();
+        let Command::Run(run) = cli.command else { panic!("not a run") };
+        assert_eq!(run.command, ["ls", "-l", "--json"]);
+        assert!(!cli.global.json);
+    }
+
+    #[test]
+    fn a_pair_without_a_name_is_refused() {
+        assert!(pair("=x").is_err() && pair("x").is_err());
+        assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
+    }
+}

@@ -1,0 +1,252 @@
+//! Talks to a daemon: over its unix socket on this machine, or over TCP with an API key.
+
+use crate::cli::Global;
+use crate::output::{Failure, Refusal};
+use crate::places::Places;
+use anyhow::{Context, anyhow};
+use bytes::{Bytes, BytesMut};
+use flames_api::Problem;
+use flames_api::model::{
+    BuildEvent, BuildRequest, CreateKeyRequest, CreateRequest, CreatedKey, ExecEvent, ExecRequest, KeyView,
+    SandboxPage, SandboxView, TemplateList, TimeoutRequest,
+};
+use futures::{Stream, StreamExt, TryStreamExt};
+use reqwest::{Body, Method, RequestBuilder, Response};
+use serde::de::DeserializeOwned;
+use std::path::Path;
+use url::Url;
+
+/// A client of one daemon. Clones share connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    key: Option<String>,
+}
+
+/// Exit code when no daemon runs.
+pub(crate) const NO_DAEMON: u8 = 3;
+
+impl Client {
+    /// A client of the daemon that flags and environment name; an error that says how to start one if there
+    /// is none.
+    pub(crate) async fn connect(global: &Global, places: &Places) -> anyhow::Result<Self> {
+        match Self::try_connect(global, places).await? {
+            Some(client) => Ok(client),
+            None => Err(no_daemon(anyhow!(
+                "no daemon listens on {}: start one with `flames up`, or name one with --url",
+                places.socket().display()
+            ))),
+        }
+    }
+
+    /// The same; `None` if the daemon of this machine does not run.
+    pub(crate) async fn try_connect(global: &Global, places: &Places) -> anyhow::Result<Option<Self>> {
+        if let Some(url) = &global.url {
+            return Ok(Some(Self::tcp(url.clone(), global.api_key.clone())?));
+        }
+        let socket = places.socket();
+        match tokio::net::UnixStream::connect(&socket).await {
+            Ok(_) => Ok(Some(Self::unix(&socket)?)),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(no_daemon(anyhow!(
+                "the daemon's socket {} belongs to another user: use --url and --api-key",
+                socket.display()
+            ))),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// A client of the daemon behind a socket.
+    pub(crate) fn unix(socket: &Path) -> anyhow::Result<Self> {
+        let http = builder().unix_socket(socket).build()?;
+        Ok(Self { http, base: Url::parse("http://flames")?, key: None })
+    }
+
+    fn tcp(base: Url, key: Option<String>) -> anyhow::Result<Self> {
+        Ok(Self { http: builder().build()?, base, key })
+    }
+
+    pub(crate) async fn create(&self, request: &CreateRequest) -> anyhow::Result<SandboxView> {
+        self.json(self.request(Method::POST, &["sandboxes"])?.json(request)).await
+    }
+
+    pub(crate) async fn get(&self, id: &str) -> anyhow::Result<SandboxView> {
+        self.json(self.request(Method::GET, &["sandboxes", id])?).await
+    }
+
+    /// One page; `query` as the route takes it.
+    pub(crate) async fn list(&self, query: &[(&str, &str)]) -> anyhow::Result<SandboxPage> {
+        self.json(self.request_with(Method::GET, &["sandboxes"], query)?).await
+    }
+
+    pub(crate) async fn delete(&self, id: &str) -> anyhow::Result<()> {
+        self.send(self.request(Method::DELETE, &["sandboxes", id])?).await.map(drop)
+    }
+
+    pub(crate) async fn set_timeout(&self, id: &str, timeout_s: u64) -> anyhow::Result<SandboxView> {
+        let request = self.request(Method::POST, &["sandboxes", id, "timeout"])?;
+        self.json(request.json(&TimeoutRequest { timeout_s })).await
+    }
+
+    pub(crate) async fn logs(&self, id: &str, limit_bytes: Option<usize>) -> anyhow::Result<Bytes> {
+        let limit = limit_bytes.map(|limit| limit.to_string());
+        let query: Vec<_> = limit.iter().map(|limit| ("limit_bytes", limit.as_str())).collect();
+        let response = self.send(self.request_with(Method::GET, &["sandboxes", id, "logs"], &query)?).await?;
+        Ok(response.bytes().await?)
+    }
+
+    /// Starts a command and gives its events.
+    pub(crate) async fn exec(
+        &self,
+        id: &str,
+        request: &ExecRequest,
+    ) -> anyhow::Result<impl Stream<Item = anyhow::Result<ExecEvent>> + Unpin + use<>> {
+        let request = self.request(Method::POST, &["sandboxes", id, "exec"])?.json(request);
+        Ok(lines(self.send(request).await?))
+    }
+
+    pub(crate) async fn send_input(&self, id: &str, pid: u32, input: Bytes) -> anyhow::Result<()> {
+        let pid = pid.to_string();
+        let request = self.request(Method::POST, &["sandboxes", id, "processes", &pid, "stdin"])?;
+        self.send(request.body(input)).await.map(drop)
+    }
+
+    pub(crate) async fn close_input(&self, id: &str, pid: u32) -> anyhow::Result<()> {
+        let pid = pid.to_string();
+        self.send(self.request(Method::DELETE, &["sandboxes", id, "processes", &pid, "stdin"])?)
+            .await
+            .map(drop)
+    }
+
+    /// The content of a file in a sandbox.
+    pub(crate) async fn read_file(
+        &self,
+        id: &str,
+        query: &[(&str, &str)],
+    ) -> anyhow::Result<impl Stream<Item = reqwest::Result<Bytes>> + Unpin + use<>> {
+        let request = self.request_with(Method::GET, &["sandboxes", id, "files"], query)?;
+        Ok(self.send(request).await?.bytes_stream())
+    }
+
+    pub(crate) async fn write_file(
+        &self,
+        id: &str,
+        query: &[(&str, &str)],
+        content: Body,
+    ) -> anyhow::Result<()> {
+        let request = self.request_with(Method::PUT, &["sandboxes", id, "files"], query)?;
+        self.send(request.body(content)).await.map(drop)
+    }
+
+    pub(crate) async fn list_directory(
+        &self,
+        id: &str,
+        query: &[(&str, &str)],
+    ) -> anyhow::Result<serde_json::Value> {
+        self.json(self.request_with(Method::GET, &["sandboxes", id, "directories"], query)?).await
+    }
+
+    pub(crate) async fn templates(&self) -> anyhow::Result<TemplateList> {
+        self.json(self.request(Method::GET, &["templates"])?).await
+    }
+
+    pub(crate) async fn build_template(
+        &self,
+        request: &BuildRequest,
+    ) -> anyhow::Result<impl Stream<Item = anyhow::Result<BuildEvent>> + Unpin + use<>> {
+        Ok(lines(self.send(self.request(Method::POST, &["templates"])?.json(request)).await?))
+    }
+
+    pub(crate) async fn remove_template(&self, name: &str) -> anyhow::Result<()> {
+        self.send(self.request(Method::DELETE, &["templates", name])?).await.map(drop)
+    }
+
+    pub(crate) async fn create_key(&self, name: String) -> anyhow::Result<CreatedKey> {
+        let request = CreateKeyRequest { name };
+        self.json(self.request(Method::POST, &["keys"])?.json(&request)).await
+    }
+
+    pub(crate) async fn keys(&self) -> anyhow::Result<Vec<KeyView>> {
+        self.json(self.request(Method::GET, &["keys"])?).await
+    }
+
+    pub(crate) async fn revoke_key(&self, id: &str) -> anyhow::Result<()> {
+        self.send(self.request(Method::DELETE, &["keys", id])?).await.map(drop)
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> anyhow::Result<RequestBuilder> {
+        self.request_with(method, path, &[])
+    }
+
+    /// A request under `/v1`; every part of the path and of the query is escaped.
+    fn request_with(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> anyhow::Result<RequestBuilder> {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .map_err(|()| anyhow!("{} cannot be a daemon's address", self.base))?
+            .pop_if_empty()
+            .push("v1")
+            .extend(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let request = self.http.request(method, url);
+        Ok(match &self.key {
+            Some(key) => request.header("x-api-key", key),
+            None => request,
+        })
+    }
+
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
+        let body = self.send(request).await?.bytes().await?;
+        serde_json::from_slice(&body).context("the daemon's answer makes no sense: is it another version?")
+    }
+
+    /// Sends, and turns a refusal into an error.
+    async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        let response = request.send().await.map_err(|error| match error.is_connect() {
+            true => no_daemon(anyhow::Error::new(error).context("the daemon cannot be reached")),
+            false => error.into(),
+        })?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = response.bytes().await.unwrap_or_default();
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => Err(Refusal(problem).into()),
+            Err(_) => Err(anyhow!("the daemon answered {status}: {}", String::from_utf8_lossy(&body))),
+        }
+    }
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    // The daemon is on this machine or named by its address: no proxy is meant to be in between.
+    reqwest::Client::builder().no_proxy()
+}
+
+fn no_daemon(error: anyhow::Error) -> anyhow::Error {
+    Failure { code: NO_DAEMON, error }.into()
+}
+
+/// A response of one JSON document a line.
+fn lines<T: DeserializeOwned>(response: Response) -> impl Stream<Item = anyhow::Result<T>> + Unpin {
+    let body = Box::pin(response.bytes_stream().map_err(anyhow::Error::from));
+    Box::pin(futures::stream::try_unfold((body, BytesMut::new()), |(mut body, mut buffer)| async move {
+        loop {
+            if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+                let line = buffer.split_to(end + 1);
+                return Ok(Some((serde_json::from_slice(&line)?, (body, buffer))));
+            }
+            match body.next().await {
+                Some(chunk) => buffer.extend_from_slice(&chunk?),
+                None if buffer.is_empty() => return Ok(None),
+                None => return Err(anyhow!("the daemon's answer broke off")),
+            }
+        }
+    }))
+}

@@ -1,0 +1,116 @@
+//! One file per command.
+
+mod bench;
+mod config;
+mod copy;
+mod doctor;
+mod exec;
+mod keys;
+mod run;
+mod sandboxes;
+mod templates;
+mod up;
+
+use crate::cli::{Cli, Command, Global, Shape};
+use crate::client::Client;
+use crate::config::Config;
+use crate::daemon::Embedded;
+use crate::places::Places;
+use clap::CommandFactory;
+use flames_api::model::CreateRequest;
+use std::process::ExitCode;
+
+/// What every command works with.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) config: Config,
+    pub(crate) places: Places,
+}
+
+/// Runs what was typed.
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match &cli.command {
+        Command::Completion { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "flames", &mut std::io::stdout());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Config(command) => return config::run(&cli.global, *command),
+        _ => {}
+    }
+    let config = Config::load(cli.global.config.as_deref())?;
+    let places = Places::find(&cli.global, &config);
+    let context = Context { global: cli.global, config, places };
+    match cli.command {
+        Command::Up(up) => up::run(&context, &up).await,
+        Command::Run(command) => run::run(&context, command).await,
+        Command::Exec(command) => exec::run(&context, command).await,
+        Command::Doctor => doctor::run(&context).await,
+        Command::Bench(command) => bench::run(&context, command).await,
+        other => client_command(&context, other).await.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// The commands that are a request or two to a daemon.
+async fn client_command(context: &Context, command: Command) -> anyhow::Result<()> {
+    let client = Client::connect(&context.global, &context.places).await?;
+    let json = context.global.json;
+    match command {
+        Command::Create(command) => sandboxes::create(&client, &command, json).await,
+        Command::Cp(command) => copy::run(&client, &command).await,
+        Command::Logs(command) => sandboxes::logs(&client, &command).await,
+        Command::Ls(command) => sandboxes::ls(&client, &command, json).await,
+        Command::Inspect(command) => sandboxes::inspect(&client, &command).await,
+        Command::Timeout(command) => sandboxes::timeout(&client, &command, json).await,
+        Command::Rm(command) => sandboxes::rm(&client, &command, json).await,
+        Command::Template(command) => templates::run(&client, command, json).await,
+        Command::Key(command) => keys::run(&client, command, json).await,
+        Command::Up(_)
+        | Command::Run(_)
+        | Command::Exec(_)
+        | Command::Doctor
+        | Command::Config(_)
+        | Command::Bench(_)
+        | Command::Completion { .. } => anyhow::bail!("a bug: this command needs no daemon"),
+    }
+}
+
+/// A daemon to use: the one that runs, or one for the life of this command.
+#[derive(Debug)]
+pub(crate) struct AnyDaemon {
+    pub(crate) client: Client,
+    embedded: Option<Embedded>,
+}
+
+impl AnyDaemon {
+    pub(crate) async fn find_or_start(context: &Context) -> anyhow::Result<Self> {
+        if let Some(client) = Client::try_connect(&context.global, &context.places).await? {
+            return Ok(Self { client, embedded: None });
+        }
+        let embedded = Embedded::start(&context.config, &context.places).await?;
+        Ok(Self { client: Client::unix(embedded.socket())?, embedded: Some(embedded) })
+    }
+
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        match self.embedded {
+            Some(embedded) => embedded.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<&Shape> for CreateRequest {
+    fn from(shape: &Shape) -> Self {
+        Self {
+            template: shape.template.clone(),
+            vcpus: shape.cpus,
+            memory_mib: shape.memory,
+            disk_mib: shape.disk,
+            metadata: shape.label.iter().cloned().collect(),
+            env: shape.env.iter().cloned().collect(),
+            timeout_s: shape.timeout,
+            user: shape.user.clone(),
+            workdir: shape.workdir.clone(),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The configuration: one TOML file, flags and environment above it, checked as a whole.
+//!
+//! Every mistake is reported with its file, line and key, all of them at once. What is legal is said in one
+//! place, the types below: the schema that `flames config schema` prints is derived from them, and the file
+//! is held against that schema.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+mod check;
+mod locate;
+
+/// Everything that can be set. An empty file is a good one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where things are.
+    pub(crate) paths: Paths,
+    /// The HTTP interface.
+    pub(crate) api: Api,
+    /// Which infrastructure to use.
+    pub(crate) providers: Providers,
+    /// What a sandbox gets and may ask for.
+    pub(crate) sandbox: Sandbox,
+    /// The virtual machine monitor.
+    pub(crate) vmm: Vmm,
+    /// This host.
+    pub(crate) node: Node,
+}
+
+/// Where things are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Paths {
+    /// Records, disks and templates. Default: /var/lib/flames for root, $XDG_DATA_HOME/flames otherwise.
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The socket that the CLI finds the daemon by. Default: /run/flames for root,
+    /// $XDG_RUNTIME_DIR/flames otherwise.
+    pub(crate) runtime_dir: Option<PathBuf>,
+    /// Kernel, agent and base images. Default: $FLAMES_ASSETS, then `../share/flames` beside the program,
+    /// then /usr/local/share/flames and /usr/share/flames.
+    pub(crate) assets_dir: Option<PathBuf>,
+}
+
+/// The HTTP interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Api {
+    /// Where the daemon listens. Loopback only, unless you say otherwise.
+    pub(crate) listen: SocketAddr,
+    /// The largest file that may be uploaded into a sandbox, in MiB.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub(crate) max_upload_mib: u64,
+}
+
+/// Which infrastructure to use, one URL each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Providers {
+    /// Sandbox records and keys, for example `memory:`. Default: `sqlite:` in the data directory.
+    pub(crate) state: Option<String>,
+}
+
+/// What a sandbox gets and may ask for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Sandbox {
+    /// Virtual CPUs when a create names none.
+    #[schemars(range(min = 1, max = 64))]
+    pub(crate) default_vcpus: u8,
+    /// Memory in MiB when a create names none.
+    #[schemars(range(min = 64, max = 1_048_576))]
+    pub(crate) default_memory_mib: u32,
+    /// Writable disk in MiB when a create names none.
+    #[schemars(range(min = 16, max = 16_777_216))]
+    pub(crate) default_disk_mib: u32,
+    /// Seconds until a sandbox ends when a create does not say; 0 is never.
+    pub(crate) default_timeout_s: u64,
+    /// The most virtual CPUs a create may ask for.
+    #[schemars(range(min = 1, max = 64))]
+    pub(crate) max_vcpus: u8,
+    /// The most memory in MiB a create may ask for.
+    #[schemars(range(min = 64, max = 1_048_576))]
+    pub(crate) max_memory_mib: u32,
+    /// The largest writable disk in MiB a create may ask for.
+    #[schemars(range(min = 16, max = 16_777_216))]
+    pub(crate) max_disk_mib: u32,
+    /// The longest timeout in seconds a sandbox may ask for; 0 allows any.
+    pub(crate) max_timeout_s: u64,
+    /// Seconds a guest may take to boot.
+    #[schemars(range(min = 1, max = 3600))]
+    pub(crate) boot_deadline_s: u64,
+}
+
+/// The virtual machine monitor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Vmm {
+    /// The QEMU program: a name that PATH finds, or a path.
+    pub(crate) qemu: PathBuf,
+    /// How much of a sandbox's console is kept, in KiB.
+    #[schemars(range(min = 4, max = 1_048_576))]
+    pub(crate) console_limit_kib: u64,
+}
+
+/// This host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Node {
+    /// Network slots that are made before they are needed.
+    #[schemars(range(max = 256))]
+    pub(crate) ready_slots: u32,
+    /// Disk space in MiB that creates leave free.
+    pub(crate) reserve_disk_mib: u64,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7070)), max_upload_mib: 4096 }
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            default_vcpus: 1,
+            default_memory_mib: 256,
+            default_disk_mib: 1024,
+            default_timeout_s: 300,
+            max_vcpus: 8,
+            max_memory_mib: 8192,
+            max_disk_mib: 65_536,
+            max_timeout_s: 0,
+            boot_deadline_s: 60,
+        }
+    }
+}
+
+impl Default for Vmm {
+    fn default() -> Self {
+        Self { qemu: PathBuf::from("qemu-system-x86_64"), console_limit_kib: 1024 }
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { ready_slots: 4, reserve_disk_mib: 1024 }
+    }
+}
+
+impl Default for Providers {
+    fn default() -> Self {
+        Self { state: None }
+    }
+}
+
+/// A configuration that cannot be used, with every mistake in it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct BadConfig {
+    pub(crate) mistakes: Vec<Mistake>,
+}
+
+/// One mistake and its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Mistake {
+    /// The file, or the name of the flag.
+    pub(crate) file: String,
+    /// Line in the file, from 1; 0 if the mistake has no line.
+    pub(crate) line: usize,
+    /// The key, for example `sandbox.max_vcpus`.
+    pub(crate) key: String,
+    /// What is wrong, and what would be right.
+    pub(crate) problem: String,
+}
+
+impl Config {
+    /// Reads a file, or takes the defaults if there is none at the default place.
+    pub(crate) fn load(file: Option<&Path>) -> Result<Self, BadConfig> {
+        match file.map(Path::to_owned).or_else(existing_default) {
+            Some(file) => Self::read(&file),
+            None => Ok(Self::default()),
+        }
+    }
+
+    fn read(file: &Path) -> Result<Self, BadConfig> {
+        let name = file.display().to_string();
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            BadConfig::one(&name, 0, "", format!("cannot be read: {error}; name another with --config"))
+        })?;
+        Self::parse(&name, &text)
+    }
+
+    /// Checks a whole text and gives the configuration, or every mistake.
+    pub(crate) fn parse(file: &str, text: &str) -> Result<Self, BadConfig> {
+        check::against_schema(file, text)?;
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(0, |span| locate::line_of(text, span.start));
+            BadConfig::one(file, line, "", error.message().to_owned())
+        })?;
+        check::across_keys(file, text, &config)?;
+        Ok(config)
+    }
+
+    /// The JSON schema of the file.
+    pub(crate) fn schema() -> serde_json::Value {
+        schemars::schema_for!(Self).to_value()
+    }
+}
+
+impl BadConfig {
+    fn one(file: &str, line: usize, key: &str, problem: String) -> Self {
+        Self { mistakes: vec![Mistake { file: file.to_owned(), line, key: key.to_owned(), problem }] }
+    }
+}
+
+impl fmt::Display for BadConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} mistake(s):", self.mistakes.len())?;
+        for mistake in &self.mistakes {
+            write!(f, "\n  {mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.problem)
+    }
+}
+
+impl std::error::Error for BadConfig {}
+
+fn existing_default() -> Option<PathBuf> {
+    let file = PathBuf::from("/etc/flames/flames.toml");
+    file.exists().then_some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(text: &str) -> Vec<String> {
+        Config::parse("f.toml", text).unwrap_err().mistakes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        assert_eq!(Config::parse("f.toml", "").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_defaults_written_out_are_read_back() {
+        let text = toml::to_string(&Config::default()).unwrap();
+        assert_eq!(Config::parse("f.toml", &text).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_file_line_and_key() {
+        let text = "[api]\nlisten = 7\n\n[sandbox]\nmax_vcpus = 0\nmax_cpus = 3\n[node]\nready_slots = 999\n";
+        let told = mistakes(text);
+        assert_eq!(told.len(), 4, "{told:#?}");
+        let expected = [
+            "f.toml:2: api.listen:",
+            "f.toml:5: sandbox.max_vcpus:",
+            "f.toml:6: sandbox.max_cpus:",
+            "f.toml:8: node.ready_slots:",
+        ];
+        for place in expected {
+            assert!(told.iter().any(|mistake| mistake.starts_with(place)), "{place} in {told:#?}");
+        }
+    }
+
+    #[test]
+    fn a_syntax_error_names_its_line() {
+        assert!(
+            mistakes("[api]\nlisten = \n")[0].starts_with("f.toml:2"),
+            "{:?}",
+            mistakes("[api]\nlisten = \n")
+        );
+    }
+
+    #[test]
+    fn an_address_that_is_none_names_its_line() {
+        assert!(mistakes("[api]\nlisten = \"nowhere\"\n")[0].starts_with("f.toml:2"));
+    }
+
+    #[test]
+    fn a_default_above_its_maximum_is_a_mistake() {
+        let told = mistakes("[sandbox]\ndefault_memory_mib = 512\nmax_memory_mib = 256\n");
+        assert_eq!(told.len(), 1);
+        assert!(told[0].starts_with("f.toml:2: sandbox.default_memory_mib: 512 is above"), "{told:?}");
+    }
+}

@@ -1,0 +1,224 @@
+//! A control plane with its node and its listeners: for `flames up`, and embedded for the life of one command.
+
+use crate::config::Config;
+use crate::places::{Places, make_private_dir};
+use crate::providers;
+use anyhow::{Context, bail};
+use flames_api::auth::Trust;
+use flames_api::{Api, router, server};
+use flames_core::clock::SystemClock;
+use flames_core::sandbox::admit::{Limits, Timeout};
+use flames_core::sandbox::record::Resources;
+use flames_core::{ApiKey, ApiKeys, ControlPlane};
+use flames_node::{LocalNode, MiB, Node, NodeConfig};
+use flames_state::MemoryStateStore;
+use flames_state::StateStore;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, Permissions};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// A running daemon.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    api: Api,
+    shutdown: CancellationToken,
+    listeners: TaskTracker,
+    socket: PathBuf,
+    _lock: DirLock,
+}
+
+/// The right to use a data directory. The kernel takes it back when the process ends, however it ends.
+#[derive(Debug)]
+struct DirLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl Daemon {
+    /// Opens the parts over a data directory and serves its unix socket.
+    async fn start(
+        config: &Config,
+        store: Arc<dyn StateStore>,
+        node: LocalNode,
+        socket: PathBuf,
+        lock: DirLock,
+    ) -> anyhow::Result<Self> {
+        let clock = Arc::new(SystemClock);
+        let keys = ApiKeys::new(Arc::clone(&store), clock.clone());
+        let plane = ControlPlane::start(store, Arc::new(node), clock, limits(config)).await?;
+        let api = Api { plane, keys, max_upload_bytes: config.api.max_upload_mib << 20 };
+        let daemon = Self {
+            api,
+            shutdown: CancellationToken::new(),
+            listeners: TaskTracker::new(),
+            socket,
+            _lock: lock,
+        };
+        daemon.serve_socket()?;
+        Ok(daemon)
+    }
+
+    /// Serves clients that can open the socket: its mode lets in this user and root.
+    fn serve_socket(&self) -> anyhow::Result<()> {
+        let explain = || format!("the socket {} cannot be opened", self.socket.display());
+        // Left by a daemon that was killed: the lock says that nobody serves it.
+        let _ = std::fs::remove_file(&self.socket);
+        let listener = UnixListener::bind(&self.socket).with_context(explain)?;
+        std::fs::set_permissions(&self.socket, Permissions::from_mode(0o600)).with_context(explain)?;
+        let router = router(self.api.clone(), Trust::SocketOwner);
+        self.listeners.spawn(server::serve_unix(listener, router, self.shutdown.clone()));
+        Ok(())
+    }
+
+    /// Serves clients that have an API key. Gives the first key, if this made it.
+    pub(crate) async fn serve_tcp(&self, listener: TcpListener) -> anyhow::Result<Option<ApiKey>> {
+        let first_key = self.api.keys.ensure_first().await?;
+        let router = router(self.api.clone(), Trust::ApiKey);
+        self.listeners.spawn(server::serve_tcp(listener, router, self.shutdown.clone()));
+        Ok(first_key)
+    }
+
+    /// Lets requests end and stops. Sandboxes go on.
+    pub(crate) async fn stop(&self) {
+        self.shutdown.cancel();
+        self.listeners.close();
+        self.listeners.wait().await;
+        self.api.plane.shutdown().await;
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+/// The daemon of this machine.
+pub(crate) async fn start_machine(config: &Config, places: &Places) -> anyhow::Result<Daemon> {
+    for folder in [&places.data, &places.runtime] {
+        make_private_dir(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    }
+    let lock = DirLock::take(&places.data)?;
+    reclaim_embedded(config, places).await;
+    let store = providers::state(config.providers.state.as_deref(), &places.data).await?;
+    let node = node(config, places, &places.data, config.node.ready_slots)?;
+    Daemon::start(config, store, node, places.socket(), lock).await
+}
+
+/// A listener for clients with an API key.
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: stop who does, or choose another with --listen or `api.listen`")
+    })
+}
+
+/// A daemon for the life of one command, in a directory of its own.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    daemon: Daemon,
+    directory: tempfile::TempDir,
+}
+
+impl Embedded {
+    pub(crate) async fn start(config: &Config, places: &Places) -> anyhow::Result<Self> {
+        let home = embedded_home(places);
+        make_private_dir(&home).with_context(|| format!("{} cannot be made", home.display()))?;
+        reclaim_embedded(config, places).await;
+        let directory = tempfile::Builder::new().prefix("e").rand_bytes(6).tempdir_in(&home)?;
+        let lock = DirLock::take(directory.path())?;
+        let node = node(config, places, directory.path(), 1)?;
+        let store = Arc::new(MemoryStateStore::new());
+        let socket = directory.path().join("s");
+        Ok(Self { daemon: Daemon::start(config, store, node, socket, lock).await?, directory })
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.daemon.socket
+    }
+
+    /// Destroys what is left in it, and itself.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        let node = Arc::clone(self.daemon.api.plane.node());
+        self.daemon.stop().await;
+        destroy_all(node.as_ref()).await;
+        Ok(self.directory.close()?)
+    }
+}
+
+/// Ends what embedded daemons that were killed have left. Whoever still lives holds its lock.
+async fn reclaim_embedded(config: &Config, places: &Places) {
+    let Ok(entries) = std::fs::read_dir(embedded_home(places)) else { return };
+    for entry in entries.flatten() {
+        let directory = entry.path();
+        let Ok(_lock) = DirLock::take(&directory) else { continue };
+        if let Err(error) = reclaim(config, places, &directory).await {
+            tracing::warn!(directory = %directory.display(), %error, "left by a killed command, and not removed");
+        }
+    }
+}
+
+async fn reclaim(config: &Config, places: &Places, directory: &Path) -> anyhow::Result<()> {
+    let node = node(config, places, directory, 0)?;
+    node.adopt().await?;
+    destroy_all(&node).await;
+    node.shutdown().await;
+    Ok(std::fs::remove_dir_all(directory)?)
+}
+
+async fn destroy_all(node: &dyn Node) {
+    for run in node.list().await {
+        if let Err(error) = node.destroy(&run.run).await {
+            tracing::error!(run = %run.run, %error, "a run was left");
+        }
+    }
+}
+
+fn embedded_home(places: &Places) -> PathBuf {
+    places.data.join("embedded")
+}
+
+fn node(config: &Config, places: &Places, data_dir: &Path, ready_slots: u32) -> anyhow::Result<LocalNode> {
+    let node = NodeConfig {
+        ready_slots: usize::try_from(ready_slots)?,
+        disk_reserve_bytes: config.node.reserve_disk_mib << 20,
+        console_limit_bytes: config.vmm.console_limit_kib << 10,
+        ..NodeConfig::new(data_dir, &places.assets)
+    };
+    Ok(LocalNode::open(node, providers::driver(config))?)
+}
+
+fn limits(config: &Config) -> Limits {
+    let sandbox = &config.sandbox;
+    Limits {
+        default_resources: Resources {
+            vcpus: sandbox.default_vcpus,
+            memory: MiB(sandbox.default_memory_mib),
+            disk: MiB(sandbox.default_disk_mib),
+        },
+        max_resources: Resources {
+            vcpus: sandbox.max_vcpus,
+            memory: MiB(sandbox.max_memory_mib),
+            disk: MiB(sandbox.max_disk_mib),
+        },
+        default_timeout: match sandbox.default_timeout_s {
+            0 => Timeout::Never,
+            seconds => Timeout::After(Duration::from_secs(seconds)),
+        },
+        max_timeout: Some(sandbox.max_timeout_s).filter(|seconds| *seconds > 0).map(Duration::from_secs),
+        boot_deadline: Duration::from_secs(sandbox.boot_deadline_s),
+    }
+}
+
+impl DirLock {
+    fn take(directory: &Path) -> anyhow::Result<Self> {
+        let path = directory.join("lock");
+        let file = File::options().create(true).append(true).open(&path);
+        let file = file.with_context(|| format!("{} cannot be opened", path.display()))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!(
+                "another daemon uses {}: stop it, or choose another directory with --data-dir",
+                directory.display()
+            );
+        }
+        Ok(Self(file))
+    }
+}

@@ -1,0 +1,58 @@
+//! `flames`: the daemon and the command line in one binary.
+//!
+//! | module | what |
+//! |---|---|
+//! | `cli` | what can be typed |
+//! | `commands` | one file per command |
+//! | `client` | talks to a daemon over its unix socket or TCP |
+//! | `daemon` | a control plane, its node and its listeners, for `up` and for the embedded one of `run` |
+//! | `providers` | the only place that names adapters |
+//! | `config` | the configuration file |
+//! | `output` | tables, bars, JSON and errors |
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod client;
+mod commands;
+mod config;
+mod daemon;
+mod output;
+mod places;
+mod providers;
+
+use clap::Parser;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    start_logging(&cli);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&anyhow::anyhow!("no runtime: {error}"), cli.global.json),
+    };
+    let json = cli.global.json;
+    let ended = runtime.block_on(commands::run(cli));
+    // A read of the terminal cannot be cancelled: do not wait for it.
+    runtime.shutdown_background();
+    match ended {
+        Ok(code) => code,
+        Err(error) => output::fail(&error, json),
+    }
+}
+
+/// Logs to standard error: the daemon its life, the other commands only what is wrong.
+fn start_logging(cli: &cli::Cli) {
+    let default = match (&cli.command, cli.global.verbose) {
+        (_, 2..) => "debug",
+        (cli::Command::Up(_), _) | (_, 1) => "info",
+        _ => "warn",
+    };
+    let filter = EnvFilter::try_from_env("FLAMES_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match &cli.command {
+        cli::Command::Up(up) if up.log_json => logs.json().init(),
+        _ => logs.with_target(false).compact().init(),
+    }
+}
