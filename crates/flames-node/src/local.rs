@@ -100,6 +100,49 @@ struct Pending {
     over: CancellationToken,
 }
 
+/// A run id that a create has, until it has ended in whatever way.
+#[derive(Debug)]
+struct Claim {
+    inner: Arc<Inner>,
+    run: VmId,
+    pending: Pending,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.inner.runs).creating.remove(&self.run);
+        self.pending.over.cancel();
+    }
+}
+
+/// Who waits for a create. A caller that goes away before it has heard of the run will never end it, so then
+/// this does.
+#[derive(Debug)]
+struct Caller {
+    inner: Option<Arc<Inner>>,
+    run: VmId,
+}
+
+impl Caller {
+    fn has_heard(mut self) {
+        self.inner = None;
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let Some(inner) = self.inner.take() else { return };
+        let run = self.run.clone();
+        // Without a runtime everything ends anyway; what is left is the next daemon's to reap.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            if let Err(error) = inner.destroy(&run).await {
+                tracing::error!(%run, %error, "an abandoned run could not be ended");
+            }
+        });
+    }
+}
+
 impl LocalNode {
     /// Opens the data directory and starts to fill the pool of network slots. Call [`Node::adopt`] next.
     ///
@@ -146,19 +189,15 @@ fn networks(config: &NodeConfig, data: &DataDir, driver: &dyn VmmDriver) -> Resu
 impl Node for LocalNode {
     async fn create(&self, request: CreateVm) -> Result<CreatedVm, CreateError> {
         let admit = |error| CreateStep::Admit.failed(error);
-        let pending = self.inner.claim(&request.run).map_err(admit)?;
-        let _cancel_if_dropped = pending.cancel.clone().drop_guard();
-        let (inner, run) = (Arc::clone(&self.inner), request.run.clone());
+        let claim = Inner::claim(&self.inner, &request.run).map_err(admit)?;
+        let caller = Caller { inner: Some(Arc::clone(&self.inner)), run: request.run.clone() };
         let task = tokio::spawn(async move {
-            let outcome = match Creation::new(Arc::clone(&inner), request) {
-                Ok(creation) => Box::pin(creation.run(&pending.cancel)).await,
-                Err(error) => Err(admit(error)),
-            };
-            lock(&inner.runs).creating.remove(&run);
-            pending.over.cancel();
-            outcome
+            let creation = Creation::new(Arc::clone(&claim.inner), request).map_err(admit)?;
+            Box::pin(creation.run(&claim.pending.cancel)).await
         });
-        task.await.unwrap_or_else(|error| Err(admit(worker_died(error))))
+        let outcome = task.await;
+        caller.has_heard();
+        outcome.unwrap_or_else(|error| Err(admit(worker_died(error))))
     }
 
     async fn destroy(&self, run: &VmId) -> Result<Exit> {
@@ -248,14 +287,15 @@ impl Node for LocalNode {
 
 impl Inner {
     /// Takes a run id for a create: one at a time, and never one that is in use.
-    fn claim(&self, run: &VmId) -> Result<Pending> {
-        let mut runs = lock(&self.runs);
+    fn claim(inner: &Arc<Self>, run: &VmId) -> Result<Claim> {
+        let mut runs = lock(&inner.runs);
         if runs.live.contains_key(run) || runs.creating.contains_key(run) {
             return Err(Error::new(ErrorKind::AlreadyExists, "run", run.as_str()).operation("create"));
         }
         let pending = Pending { cancel: CancellationToken::new(), over: CancellationToken::new() };
         runs.creating.insert(run.clone(), pending.clone());
-        Ok(pending)
+        drop(runs);
+        Ok(Claim { inner: Arc::clone(inner), run: run.clone(), pending })
     }
 
     /// Takes a run into the list and watches for its end.

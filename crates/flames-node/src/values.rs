@@ -259,6 +259,8 @@ pub struct Adoption {
     pub adopted: Vec<RunInfo>,
     /// Runs whose VMM is gone; their resources were removed.
     pub gone: Vec<VmId>,
+    /// Runs whose VMM lives and does not answer: neither adopted nor removed, and counted as orphans.
+    pub stuck: Vec<VmId>,
     /// What else was removed.
     pub reaped: Reaped,
 }

@@ -23,19 +23,29 @@ impl Inner {
             if self.is_owned(&id) {
                 continue;
             }
-            match self.adopt_one(&dir).await? {
-                Some(run) => {
+            match self.adopt_or_clear(&dir).await {
+                Ok(Some(run)) => {
                     adoption.adopted.push(run.info());
                     self.own(run);
                 }
-                None => {
-                    self.clear(&dir).await?;
-                    adoption.gone.push(id);
+                Ok(None) => adoption.gone.push(id),
+                Err(error) => {
+                    // One VM that does not answer must not keep the daemon from serving the others.
+                    tracing::error!(run = %id, %error, "a run can be neither adopted nor removed");
+                    adoption.stuck.push(id);
                 }
             }
         }
-        adoption.reaped = self.reap().await?;
+        adoption.reaped = self.reap_except(&adoption.stuck).await?;
         Ok(adoption)
+    }
+
+    async fn adopt_or_clear(&self, dir: &RunDir) -> Result<Option<Arc<Run>>> {
+        let adopted = self.adopt_one(dir).await?;
+        if adopted.is_none() {
+            self.clear(dir).await?;
+        }
+        Ok(adopted)
     }
 
     /// A run that was handed out and whose VM and network are still there.
@@ -49,7 +59,8 @@ impl Inner {
         match self.networks.resume(&record.lease) {
             Ok(lease) => {
                 let line = Line::new(self.dialer.clone(), lease);
-                Ok(Some(Arc::new(Run::new(record, dir.clone(), vm, line))))
+                let guest = line.client(record.access_token.clone());
+                Ok(Some(Arc::new(Run::new(record, dir.clone(), vm, line, guest))))
             }
             Err(error) => {
                 tracing::warn!(run = %record.run, %error, "a VM lives and its network is gone: it is ended");
@@ -71,22 +82,40 @@ impl Inner {
         blocking("run directory", move || remove_run_dir(&dir)).await
     }
 
-    /// Removes what has no owner: processes with their directories first, then slots.
+    /// Removes what has no owner. What resists is told last, after the others were tried.
     pub(super) async fn reap(&self) -> Result<Reaped> {
+        self.reap_except(&[]).await
+    }
+
+    /// Processes with their directories first, then slots: no slot goes while its VM may live.
+    async fn reap_except(&self, stuck: &[VmId]) -> Result<Reaped> {
         let mut removed: BTreeMap<LeakKind, Vec<String>> = BTreeMap::new();
-        for (id, dir) in self.run_dirs()? {
-            if !self.is_owned(&id) {
-                self.clear(&dir).await?;
-                removed.entry(LeakKind::RunDir).or_default().push(id.to_string());
+        let mut resisted = Ok(());
+        let orphans =
+            self.run_dirs()?.into_iter().filter(|(id, _)| !self.is_owned(id) && !stuck.contains(id));
+        for (id, dir) in orphans {
+            match self.clear(&dir).await {
+                Ok(()) => removed.entry(LeakKind::RunDir).or_default().push(id.to_string()),
+                Err(error) => resisted = Err(error),
             }
         }
         if let Networks::Namespaces(pool) = &self.networks {
-            for name in pool.names().orphans()? {
-                pool.names().remove(&name)?;
-                removed.entry(LeakKind::Namespace).or_default().push(name);
+            let kept = self.slots_of_remaining_runs()?;
+            for name in pool.names().orphans()?.into_iter().filter(|name| !kept.contains(name)) {
+                match pool.names().remove(&name) {
+                    Ok(()) => removed.entry(LeakKind::Namespace).or_default().push(name),
+                    Err(error) => resisted = Err(error),
+                }
             }
         }
-        Ok(Reaped { removed })
+        resisted.map(|()| Reaped { removed })
+    }
+
+    /// Slots of run directories that are still there: a VM may live in them (hazard C5).
+    fn slots_of_remaining_runs(&self) -> Result<HashSet<String>> {
+        let records = self.run_dirs()?.into_iter().map(|(_, dir)| RunRecord::read(&dir));
+        let records: Vec<Option<RunRecord>> = records.collect::<Result<_>>()?;
+        Ok(records.into_iter().flatten().filter_map(|record| record.lease.netns()).collect())
     }
 
     pub(super) async fn leaks(&self) -> Result<Vec<Leak>> {

@@ -12,7 +12,6 @@ use super::record::{Phase, RunRecord, remove_run_dir};
 use super::run::{Line, Run};
 use crate::disk::blocking;
 use crate::error::{CreateError, CreateStep};
-use crate::guest::Dial;
 use crate::net::{GUEST_IP, HOST_IP, PREFIX};
 use crate::paths::{RunDir, make_private_dir};
 use crate::{
@@ -88,6 +87,7 @@ pub(super) struct Creation {
     dir: Option<RunDir>,
     prepared: Option<Box<dyn PreparedVm>>,
     running: Option<(Arc<dyn RunningVm>, AgentReady)>,
+    guest: Option<GuestClient>,
 }
 
 impl Creation {
@@ -102,6 +102,7 @@ impl Creation {
             dir: None,
             prepared: None,
             running: None,
+            guest: None,
         })
     }
 
@@ -121,7 +122,7 @@ impl Creation {
                 return Err(step.name.failed(error));
             }
         }
-        self.hand_out()
+        self.hand_out().map_err(|error| CreateStep::AgentInit.failed(error))
     }
 
     async fn run_step(&mut self, step: &Step) -> Result<()> {
@@ -176,7 +177,7 @@ impl Creation {
         }
         make_private_dir(dir.path())?;
         self.dir = Some(dir.clone());
-        self.record(Phase::Creating, "")?.write(&dir)?;
+        self.record(Phase::Creating)?.write(&dir)?;
         self.node.disks.create(&dir.disk(), self.request.disk).await?;
         self.timings.disk_ms = ms_since(start);
         Ok(())
@@ -233,8 +234,8 @@ impl Creation {
 
     async fn init_agent(&mut self) -> Result<()> {
         let start = Instant::now();
-        let line = self.line.clone().ok_or_else(|| missing("network"))?;
-        let guest = GuestClient::new(line as Arc<dyn Dial>, self.request.access_token.clone());
+        let line = self.line.as_ref().ok_or_else(|| missing("network"))?;
+        let guest = line.client(self.request.access_token.clone());
         let init = self.init_request()?;
         let answer =
             guest.init(&self.control, &init).await.map_err(|error| init_error(&self.request, error))?;
@@ -243,8 +244,10 @@ impl Creation {
             return Err(Error::new(ErrorKind::Internal, "guest", self.request.run.as_str())
                 .detail("the guest's kernel did not take the entropy"));
         }
+        self.guest = Some(guest); // with its open connection: the first command need not wait for one
         self.timings.agent_init_ms = ms_since(start);
-        Ok(())
+        let dir = self.dir.as_ref().ok_or_else(|| missing("run directory"))?;
+        self.record(Phase::HandedOut)?.write(dir)
     }
 
     fn init_request(&self) -> Result<InitRequest> {
@@ -261,24 +264,18 @@ impl Creation {
     }
 
     /// The run is the node's from here on.
-    fn hand_out(mut self) -> Result<CreatedVm, CreateError> {
-        let (Some(line), Some(dir), Some((vm, ready))) =
-            (self.line.take(), self.dir.take(), self.running.take())
-        else {
-            return Err(CreateStep::AgentInit.failed(missing("run")));
-        };
-        self.line = Some(Arc::clone(&line));
-        let handed_out = self.record(Phase::HandedOut, &ready.version).and_then(|record| {
-            record.write(&dir)?;
-            Ok(record)
-        });
-        let record = handed_out.map_err(|error| CreateStep::AgentInit.failed(error))?;
+    fn hand_out(mut self) -> Result<CreatedVm, Error> {
+        let record = self.record(Phase::HandedOut)?;
+        let line = self.line.take().ok_or_else(|| missing("network"))?;
+        let dir = self.dir.take().ok_or_else(|| missing("run directory"))?;
+        let guest = self.guest.take().ok_or_else(|| missing("guest client"))?;
+        let (vm, _) = self.running.take().ok_or_else(|| missing("running VM"))?;
         let facts = record.facts(&dir, vm.handle().pid);
-        self.node.own(Arc::new(Run::new(record, dir, vm, line)));
+        self.node.own(Arc::new(Run::new(record, dir, vm, line, guest)));
         Ok(CreatedVm { run: self.request.run, timings: self.timings, facts })
     }
 
-    fn record(&self, phase: Phase, agent_version: &str) -> Result<RunRecord> {
+    fn record(&self, phase: Phase) -> Result<RunRecord> {
         let template = self.template.as_ref().ok_or_else(|| missing("template"))?;
         let line = self.line.as_ref().ok_or_else(|| missing("network"))?;
         Ok(RunRecord {
@@ -290,7 +287,7 @@ impl Creation {
             disk: self.request.disk,
             template: template.name.clone(),
             template_sha256: template.sha256.clone(),
-            agent_version: agent_version.to_owned(),
+            agent_version: self.running.as_ref().map(|(_, ready)| ready.version.clone()).unwrap_or_default(),
             lease: line.lease.record(),
             access_token: self.request.access_token.clone(),
             control_token: self.control.clone(),

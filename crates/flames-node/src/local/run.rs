@@ -5,7 +5,7 @@ use crate::disk::blocking;
 use crate::guest::{AGENT_PORT, Dial};
 use crate::net::{Dialer, Lease};
 use crate::paths::RunDir;
-use crate::{GuestClient, GuestStream, RunInfo};
+use crate::{AccessToken, GuestClient, GuestStream, RunInfo};
 use async_trait::async_trait;
 use flames_vmm::{Exit, Result, RunningVm, StopDeadlines, VmState};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,8 +25,13 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(record: RunRecord, dir: RunDir, vm: Arc<dyn RunningVm>, line: Arc<Line>) -> Self {
-        let guest = GuestClient::new(Arc::clone(&line) as Arc<dyn Dial>, record.access_token.clone());
+    pub(super) fn new(
+        record: RunRecord,
+        dir: RunDir,
+        vm: Arc<dyn RunningVm>,
+        line: Arc<Line>,
+        guest: GuestClient,
+    ) -> Self {
         let (state, ended) = (Mutex::new(VmState::Running), OnceCell::new());
         Self { record, dir, vm, guest, line, state, ended }
     }
@@ -88,6 +93,11 @@ pub(super) struct Line {
 impl Line {
     pub(super) fn new(dialer: Dialer, lease: Lease) -> Arc<Self> {
         Arc::new(Self { dialer, lease, cut: CancellationToken::new() })
+    }
+
+    /// A client of the agent at the other end.
+    pub(super) fn client(self: &Arc<Self>, token: AccessToken) -> GuestClient {
+        GuestClient::new(Arc::clone(self) as Arc<dyn Dial>, token)
     }
 
     pub(super) async fn connect(&self, port: u16) -> Result<GuestStream> {

@@ -154,28 +154,3 @@ async fn vm_creates_of_ten_at_once_all_succeed_and_leave_nothing() {
     assert_eq!(count(&node, LeakKind::Process).await, (10, 0));
     home.close().await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn vm_bench_adhoc() {
-    for network in [NetworkMode::Namespaces, NetworkMode::User] {
-        let Some(home) = Home::real(network, FailurePoint::none()) else { return };
-        for n in 0..6 {
-            let run = format!("run-{n}");
-            let start = std::time::Instant::now();
-            let created = home.node.create(request(&run)).await.unwrap();
-            let made = start.elapsed();
-            let guest = home.node.guest(&created.run).await.unwrap();
-            let t = std::time::Instant::now();
-            output(&guest, &shell("echo hi")).await;
-            let first = t.elapsed();
-            let t = std::time::Instant::now();
-            home.node.destroy(&created.run).await.unwrap();
-            eprintln!(
-                "{network:?} create {made:?} first {first:?} destroy {:?} {:?}",
-                t.elapsed(),
-                created.timings
-            );
-        }
-        home.close().await;
-    }
-}
