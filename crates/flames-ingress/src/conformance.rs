@@ -10,6 +10,7 @@
 
 #![allow(clippy::expect_used, reason = "a suite fails by panicking")]
 
+mod broken;
 mod client;
 mod control;
 mod forwarding;
@@ -18,6 +19,7 @@ mod routing;
 mod streaming;
 mod upstream;
 
+pub use broken::{BrokenIngress, Flaw};
 pub use control::*;
 pub use forwarding::*;
 pub use limits::*;
@@ -35,7 +37,7 @@ use std::time::Duration;
 pub struct Fixture {
     provider: Arc<dyn IngressProvider>,
     listener: ListenerLimits,
-    guards: Vec<Box<dyn Any + Send>>,
+    guards: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 /// How the factory configured the listener.
@@ -67,7 +69,7 @@ impl Fixture {
 
     /// Keeps `guard` (a server, a folder) until the case is over.
     #[must_use]
-    pub fn keeping(mut self, guard: impl Any + Send) -> Self {
+    pub fn keeping(mut self, guard: impl Any + Send + Sync) -> Self {
         self.guards.push(Box::new(guard));
         self
     }
