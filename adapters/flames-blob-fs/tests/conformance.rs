@@ -12,8 +12,4 @@ async fn subject() -> Option<Subject> {
 }
 
 flames_blob::blob_conformance!(subject());
-
-#[tokio::test]
-async fn a_blob_may_lie_beneath_another() {
-    flames_blob::conformance::a_blob_may_lie_beneath_another(&subject().await.unwrap()).await;
-}
+flames_blob::blob_name_conformance!(subject());

@@ -50,6 +50,12 @@ fn kind_of(error: &object_store::Error) -> ErrorKind {
     }
 }
 
+/// True for an error that says why, or that no server gave.
+pub(crate) fn is_refusal(error: &object_store::Error) -> bool {
+    use ErrorKind::{NotFound, PermissionDenied};
+    matches!(kind_of(error), NotFound | PermissionDenied) || transport_error(error).is_some()
+}
+
 fn transport_kind(error: &object_store::Error) -> ErrorKind {
     match transport_error(error).map(HttpError::kind) {
         Some(HttpErrorKind::Timeout) => ErrorKind::Timeout,

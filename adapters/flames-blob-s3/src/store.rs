@@ -1,12 +1,12 @@
 //! The implementation of [`BlobStore`].
 
-use crate::error::{ADAPTER, blob_error, bucket_failed, failed};
+use crate::error::{ADAPTER, blob_error, bucket_failed, failed, is_refusal};
 use crate::upload::Uploads;
 use crate::{Credentials, S3Config};
 use async_trait::async_trait;
 use flames_blob::{
-    Blob, BlobEntry, BlobKey, BlobMeta, BlobStore, ByteRange, ByteStream, ErrorKind, ListLimit, Page,
-    PutOptions, Result, Sha256, verified,
+    Blob, BlobEntry, BlobKey, BlobMeta, BlobStore, ByteRange, ByteStream, ErrorKind, ListLimit,
+    MAX_BLOB_BYTES, Page, PutOptions, Result, Sha256, verified,
 };
 use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
@@ -64,8 +64,17 @@ impl S3BlobStore {
         let names = Names::new(&config.prefix);
         let uploads = Uploads::new(client.clone(), create_only, names.clone(), config.spool.clone());
         let store = Self { bucket: config.bucket, names, client, uploads };
-        store.page("open", &store.names.blobs, None, 1).await?;
+        store.check_bucket().await?;
         Ok(store)
+    }
+
+    /// Asks for the bucket itself, whose refusals say why, then for a list: the answer about a bucket that is
+    /// there lacks what the client wants of an object, so it comes as an error too.
+    async fn check_bucket(&self) -> Result<()> {
+        match self.client.head(&Path::default()).await {
+            Err(source) if is_refusal(&source) => Err(bucket_failed(&self.bucket, "open", source)),
+            _ => self.page("open", &self.names.blobs, None, 1).await.map(|_| ()),
+        }
     }
 
     async fn page(
@@ -112,8 +121,7 @@ impl BlobStore for S3BlobStore {
     }
 
     async fn get(&self, key: &BlobKey, range: Option<ByteRange>) -> Result<Blob> {
-        let wanted = range.map(|range| GetRange::Bounded(range.start()..range.end()));
-        let options = GetOptions { range: wanted, ..Default::default() };
+        let options = GetOptions { range: range.map(get_range), ..Default::default() };
         let found = match (self.client.get_opts(&self.names.blob(key), options).await, range) {
             (Ok(found), _) => found,
             (Err(source), Some(range)) => return Err(self.explain_range(key, range, source).await),
@@ -206,6 +214,14 @@ fn client_options(config: &S3Config, headers: HeaderMap) -> ClientOptions {
         .with_timeout_disabled() // it would end the stream of a large blob
         .with_config(ClientConfigKey::ReadTimeout, READ_TIMEOUT)
         .with_default_headers(headers)
+}
+
+/// Services refuse offsets that no object can have.
+fn get_range(range: ByteRange) -> GetRange {
+    if range.end() > MAX_BLOB_BYTES {
+        return GetRange::Offset(range.start());
+    }
+    GetRange::Bounded(range.start()..range.end())
 }
 
 /// The metadata that goes with an object of this hash.

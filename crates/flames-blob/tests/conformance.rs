@@ -14,11 +14,7 @@ fn memory() -> Subject {
 
 mod the_memory_store {
     flames_blob::blob_conformance!(async { Some(super::memory()) });
-
-    #[tokio::test]
-    async fn a_blob_may_lie_beneath_another() {
-        flames_blob::conformance::a_blob_may_lie_beneath_another(&super::memory()).await;
-    }
+    flames_blob::blob_name_conformance!(async { Some(super::memory()) });
 }
 
 mod decorated_with {

@@ -62,14 +62,18 @@ pub async fn head_says_what_get_says(subject: &Subject) {
 }
 
 pub async fn a_missing_blob_is_not_found(subject: &Subject) {
-    put(subject, "there/it/is", &content(1, 0)).await;
-    for name in ["missing", "there", "there/it", "there/it/is/not"] {
-        let head = subject.store.head(&key(name)).await.unwrap_err();
-        assert_eq!((head.kind(), head.id()), (ErrorKind::NotFound, name));
-        assert_eq!(subject.store.get(&key(name), None).await.unwrap_err().kind(), ErrorKind::NotFound);
-        let range = Some(ByteRange::starting_at(0));
-        assert_eq!(subject.store.get(&key(name), range).await.unwrap_err().kind(), ErrorKind::NotFound);
-    }
+    put(subject, "there", &content(1, 0)).await;
+    assert_missing(subject, "missing").await;
+    assert_missing(subject, "the").await;
+    assert_missing(subject, "missing/there").await;
+}
+
+async fn assert_missing(subject: &Subject, name: &str) {
+    let head = subject.store.head(&key(name)).await.unwrap_err();
+    assert_eq!((head.kind(), head.id()), (ErrorKind::NotFound, name));
+    assert_eq!(subject.store.get(&key(name), None).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let range = Some(ByteRange::starting_at(0));
+    assert_eq!(subject.store.get(&key(name), range).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 pub async fn a_range_returns_exactly_its_bytes(subject: &Subject) {
@@ -147,11 +151,11 @@ pub async fn delete_removes_the_blob(subject: &Subject) {
 }
 
 pub async fn delete_of_a_missing_blob_does_nothing(subject: &Subject) {
-    put(subject, "kept/it", &content(10, 18)).await;
-    for name in ["missing", "kept", "kept/it/not"] {
+    put(subject, "kept", &content(10, 18)).await;
+    for name in ["missing", "missing/too", "kep"] {
         subject.store.delete(&key(name)).await.unwrap();
     }
-    assert_holds(subject, "kept/it", &content(10, 18)).await;
+    assert_holds(subject, "kept", &content(10, 18)).await;
 }
 
 pub async fn a_deleted_key_can_be_created_again(subject: &Subject) {
@@ -170,4 +174,23 @@ pub async fn the_longest_key_works(subject: &Subject) {
     assert_holds(subject, longest.as_str(), &content(10, 21)).await;
     let page = subject.store.list(None, None, crate::ListLimit::MAX).await.unwrap();
     assert_eq!(page.entries[0].key, longest);
+}
+
+pub async fn a_folder_is_no_blob(subject: &Subject) {
+    put(subject, "there/it/is", &content(1, 0)).await;
+    for name in ["there", "there/it", "there/it/is/not"] {
+        assert_missing(subject, name).await;
+        subject.store.delete(&key(name)).await.unwrap();
+    }
+    assert_holds(subject, "there/it/is", &content(1, 0)).await;
+}
+
+pub async fn a_blob_may_lie_beneath_another(subject: &Subject) {
+    let (upper, lower) = (content(10, 1), content(20, 2));
+    put(subject, "a", &upper).await;
+    subject.store.put_bytes(&key("a/b"), PutOptions::CREATE_ONLY, lower.clone()).await.unwrap();
+    assert_holds(subject, "a", &upper).await;
+    assert_holds(subject, "a/b", &lower).await;
+    subject.store.delete(&key("a")).await.unwrap();
+    assert_holds(subject, "a/b", &lower).await;
 }
