@@ -20,6 +20,8 @@ mod depth;
 mod ground;
 mod leases;
 mod load;
+mod measure;
+mod outage;
 mod waiting;
 
 pub use broken::{BrokenQueue, Flaw};
@@ -29,6 +31,8 @@ pub use delivery::*;
 pub use depth::*;
 pub use leases::*;
 pub use load::*;
+pub use measure::*;
+pub use outage::*;
 pub use waiting::*;
 
 pub use flames_provider::conformance::{is_required, skip, unique_prefix};
