@@ -69,19 +69,14 @@ async fn what_was_acknowledged_before_kill9_is_there_afterwards() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let acked = lines.filter_map(|line| line.split_once("acked ").map(|(_, rest)| rest.to_owned()));
-    let mut acked = acked.inspect({
-        let mut seen = 0;
-        move |_| {
-            seen += 1;
-            if seen == 200 {
-                child.kill().unwrap();
-                child.wait().unwrap();
-            }
+    let mut acked = Vec::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        acked.extend(line.split_once("acked ").map(|(_, rest)| rest.to_owned()));
+        if acked.len() == 200 {
+            child.kill().unwrap();
         }
-    });
-    let acked: Vec<String> = acked.by_ref().collect();
+    }
+    child.wait().unwrap();
     assert!(acked.len() >= 200);
     let store = open(&path).await;
     let records: Vec<Record> = store.list_all("").try_collect().await.unwrap();
