@@ -25,15 +25,13 @@ pub(crate) enum Asked {
 const PANIC: &str = "Kernel panic - not syncing";
 
 pub(crate) fn cause(evidence: &Evidence<'_>) -> ExitCause {
-    if evidence.asked == Asked::Yes {
-        return ExitCause::Stopped;
-    }
     match evidence.shutdown_reason {
         Some("guest-panic") => ExitCause::GuestPanic,
         Some("guest-reset" | "guest-shutdown") if evidence.console_tail.contains(PANIC) => {
             ExitCause::GuestPanic
         }
         Some("guest-reset" | "guest-shutdown") => ExitCause::GuestShutdown,
+        _ if evidence.asked == Asked::Yes => ExitCause::Stopped,
         _ => without_word_from_the_guest(evidence.status),
     }
 }
@@ -74,13 +72,11 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_was_asked_for_is_no_crash() {
-        let evidence = Evidence {
-            asked: Asked::Yes,
-            status: Status::Signalled(9),
-            shutdown_reason: None,
-            console_tail: "",
+    fn an_end_that_was_asked_for_is_no_crash_and_a_guest_that_obeyed_was_not_stopped_by_force() {
+        let asked = |status, shutdown_reason| {
+            cause(&Evidence { asked: Asked::Yes, status, shutdown_reason, console_tail: "" })
         };
-        assert_eq!(cause(&evidence), ExitCause::Stopped);
+        assert_eq!(asked(Status::Signalled(9), None), ExitCause::Stopped);
+        assert_eq!(asked(Status::Exited(0), Some("guest-reset")), ExitCause::GuestShutdown);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The node writes a [`Greeting`] into the virtio-serial port [`BOOT_PORT`] and reads one [`BootReport`]; then
 //! it goes on over TCP: `POST` [`INIT_PATH`] with the header [`CONTROL_HEADER`]. These paths are never
-//! reachable through a proxy.
+//! reachable through a proxy. The port stays open for a [`HostCommand`].
 
 use crate::json::{self, is_zero};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,15 @@ impl fmt::Debug for Greeting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Greeting(secret)")
     }
+}
+
+/// Any later line of the boot channel from the node. The channel works without a network and when the guest's
+/// own is broken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostCommand {
+    /// End the guest, as a `POST` to [`SHUTDOWN_PATH`] does.
+    pub shutdown: bool,
 }
 
 /// The agent's one line on the boot channel.

@@ -13,8 +13,9 @@
 //!   │       Until then every data call is answered 503. Repeated after each restore from a snapshot.
 //! serve     processes and files, as E2B clients expect them
 //!   │
-//! shutdown  POST /flames/v1/shutdown, SIGTERM or ctrl-alt-del: processes end, disks are synced, the machine
-//!           restarts, and the VMM takes that for the end
+//! shutdown  {"shutdown":true} on the port `flames.boot`, POST /flames/v1/shutdown, SIGTERM or ctrl-alt-del:
+//!           processes end, the sandbox's disk is left clean, the machine restarts, and the VMM takes that for
+//!           the end
 //! ```
 //!
 //! | module | what |

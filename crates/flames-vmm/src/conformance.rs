@@ -179,7 +179,7 @@ pub async fn stop_lets_the_guest_power_off_first(factory: &dyn Factory) {
     ticks_after(&spec, 0).await;
     let started = Instant::now();
     let exit = vm.stop(PATIENT).await.unwrap();
-    assert_eq!(exit.cause, ExitCause::Stopped);
+    assert_eq!(exit.cause, ExitCause::GuestShutdown);
     assert!(exit.last_output.contains(FAREWELL), "the guest was not asked: {exit:?}");
     assert!(started.elapsed() < PATIENCE / 2, "the guest had gone, and stop still waited");
 }
@@ -374,7 +374,7 @@ pub async fn an_adopted_vm_can_be_paused_and_stopped(factory: &dyn Factory) {
     assert_eq!(adopted.describe().await.unwrap().state, VmState::Paused);
     adopted.resume().await.unwrap();
     let exit = adopted.stop(PATIENT).await.unwrap();
-    assert_eq!(exit.cause, ExitCause::Stopped);
+    assert_eq!(exit.cause, ExitCause::GuestShutdown);
     assert!(exit.last_output.contains(FAREWELL), "the guest was not asked: {exit:?}");
     assert!(!factory.is_alive(&handle).await);
     nothing_lives_in(&spec.run_dir).await;

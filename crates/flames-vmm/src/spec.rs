@@ -195,11 +195,12 @@ pub struct Exit {
 /// Why a VMM process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitCause {
-    /// The guest powered off or rebooted.
+    /// The guest powered off or rebooted, by itself or because [`crate::RunningVm::stop`] asked it to: its
+    /// disks are in order.
     GuestShutdown,
     /// The guest's kernel panicked.
     GuestPanic,
-    /// [`crate::RunningVm::stop`] ended it.
+    /// [`crate::RunningVm::stop`] ended it by force.
     Stopped,
     /// It exited with this code and without being asked.
     Crashed {

@@ -50,6 +50,13 @@ impl AgentVm {
     }
 }
 
+impl AgentVm {
+    /// The sandbox's own disk, as a path for a program.
+    pub(crate) fn own_disk(&self) -> &str {
+        self.spec.disks.last().and_then(|disk| disk.path.to_str()).unwrap()
+    }
+}
+
 const MAC: MacAddress = MacAddress([0x06, 0x00, 0xac, 0x10, 0x00, 0x02]);
 const KERNEL_ARGS: [&str; 5] =
     ["root=/dev/vda", "rootfstype=erofs", "ro", "init=/flames-guest", "flames.net=172.16.0.2/24,172.16.0.1"];

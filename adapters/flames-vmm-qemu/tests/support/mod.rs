@@ -121,7 +121,7 @@ pub(crate) fn assets() -> PathBuf {
     std::env::var_os("FLAMES_ASSETS").map_or_else(in_checkout, PathBuf::from)
 }
 
-fn runs(program: &str) -> bool {
+pub(crate) fn runs(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok()
 }
 

@@ -93,7 +93,7 @@ fn tick(machine: &Machine) -> Option<ExitCause> {
         FakeGuest::PowersOff if count > 10 => Some(ExitCause::GuestShutdown),
         guest if machine.is_asked_to_stop() && guest.hears_shutdown() => {
             machine.print("powering off\n");
-            Some(ExitCause::Stopped)
+            Some(ExitCause::GuestShutdown)
         }
         _ => None,
     }

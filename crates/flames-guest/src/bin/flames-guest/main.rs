@@ -20,11 +20,12 @@ mod system;
 mod users;
 
 use agent::{Agent, Mode};
-use boot::BootError;
+use boot::{BootChannel, BootError, Booted};
 use options::Options;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 fn main() -> ExitCode {
@@ -43,34 +44,41 @@ fn main() -> ExitCode {
 /// Never returns: whatever ends the agent ends the machine.
 fn run_as_init() -> ! {
     let started_ms = uptime_ms();
-    let served = boot::boot().and_then(|channel| runtime_for_guest(channel, started_ms));
-    if let Err(error) = served {
+    if let Err(error) = boot::boot().and_then(|booted| serve_to_the_end(booted, started_ms)) {
         eprintln!("flames-guest: {error}");
     }
     boot::end_machine()
 }
 
-fn runtime_for_guest(channel: boot::BootChannel, started_ms: u64) -> Result<(), BootError> {
-    match runtime() {
-        Ok(runtime) => runtime.block_on(serve_in_guest(channel, started_ms)),
-        Err(error) => Err(channel.fail(BootError::new("start the runtime", error))),
-    }
+/// How long a request that is being carried out may go on after the end was asked for.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
+fn serve_to_the_end(booted: Booted, started_ms: u64) -> Result<(), BootError> {
+    let Booted { channel, disk } = booted;
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return Err(channel.fail(BootError::new("start the runtime", error))),
+    };
+    let served = runtime.block_on(serve_in_guest(channel, started_ms));
+    // Uploads that are not done let go of their files: an open one would keep the disk writable.
+    runtime.shutdown_timeout(LAST_REQUESTS);
+    served.and(disk.make_clean())
 }
 
-async fn serve_in_guest(channel: boot::BootChannel, started_ms: u64) -> Result<(), BootError> {
+async fn serve_in_guest(channel: BootChannel, started_ms: u64) -> Result<(), BootError> {
     let listener =
         match server::Server::bind((std::net::Ipv4Addr::UNSPECIFIED, flames_guest::PORT).into()).await {
             Ok(listener) => listener,
             Err(error) => return Err(channel.fail(BootError::new("listen", error))),
         };
-    let mut greeted = channel.greet()?;
+    let greeted = channel.greet()?;
     let token = Zeroizing::new(greeted.greeting.control_token.clone());
     let agent = Arc::new(Agent::new(Mode::Guest, "/".into(), token));
-    match process::reap(&agent) {
+    let host = match process::reap(&agent) {
         Ok(()) => greeted.ready(started_ms)?,
         Err(error) => return Err(greeted.fail(BootError::new("watch for ended processes", error))),
-    }
-    drop(greeted);
+    };
+    tokio::spawn(host.obey(Arc::clone(&agent)));
     power::until_shutdown(listener, agent).await.map_err(|error| BootError::new("serve", error))
 }
 

@@ -1,31 +1,42 @@
-//! The private way to the node before TCP: one line in, one line out, over a virtio-serial port.
+//! The private way to the node, over a virtio-serial port: one line in and one line out before TCP, and later
+//! the node's word that the guest shall end.
 
 use super::BootError;
-use flames_guest::control::{BOOT_PORT, BootReport, Greeting};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use crate::agent::Agent;
+use flames_guest::control::{BOOT_PORT, BootReport, Greeting, HostCommand};
+use rustix::event::epoll;
+use rustix::fs::Timespec;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use zeroize::Zeroize as _;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// The port, before the greeting.
 #[derive(Debug)]
 pub(crate) struct BootChannel {
-    port: File,
+    port: Port,
 }
 
 /// The port, after the greeting: one report is due.
 #[derive(Debug)]
 pub(crate) struct Greeted {
-    port: File,
+    port: Port,
     /// What the node said.
     pub(crate) greeting: Greeting,
 }
 
-/// A greeting longer than this is none.
-const MAX_LINE: usize = 4096;
+/// The port, after the report: the node may speak at any time, also another node process than the first.
+#[derive(Debug)]
+pub(crate) struct HostLine {
+    port: AsyncFd<Port>,
+}
+
 /// The node writes the greeting before the guest starts: it never takes long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,7 +44,7 @@ impl BootChannel {
     pub(super) fn open() -> Result<Self, BootError> {
         let path =
             find_port().map_err(|error| BootError::new(format!("find the port {BOOT_PORT}"), error))?;
-        let port = OpenOptions::new().read(true).write(true).open(&path);
+        let port = Port::open(&path);
         Ok(Self { port: port.map_err(|error| BootError::new(format!("open {}", path.display()), error))? })
     }
 
@@ -47,41 +58,72 @@ impl BootChannel {
 
     /// Tells the node why there will be no agent, and gives the error back.
     pub(crate) fn fail(mut self, error: BootError) -> BootError {
-        report_failure(&mut self.port, &error);
+        self.port.report_failure(&error);
         error
     }
 
     fn read_greeting(&mut self) -> io::Result<Greeting> {
-        let mut line = Vec::new();
         let deadline = Instant::now() + PATIENCE;
-        while !line.ends_with(b"\n") {
-            let mut byte = [0];
-            match self.port.read(&mut byte)? {
-                0 => wait_for_host(&self.port, deadline)?,
-                _ if line.len() == MAX_LINE => return Err(io::Error::other("the line is too long")),
-                _ => line.extend_from_slice(&byte),
+        loop {
+            if let Some(line) = self.port.read_line()? {
+                let greeting = serde_json::from_slice(&line);
+                return greeting.map_err(|_| io::Error::other("the line is no greeting")).and_then(checked);
             }
+            self.port.wait_until(deadline)?;
         }
-        let greeting = serde_json::from_slice(&line).map_err(|_| io::Error::other("the line is no greeting"));
-        line.zeroize();
-        greeting.and_then(checked)
     }
 }
 
 impl Greeted {
     /// Tells the node that the agent serves.
-    pub(crate) fn ready(&mut self, started_ms: u64) -> Result<(), BootError> {
+    pub(crate) fn ready(mut self, started_ms: u64) -> Result<HostLine, BootError> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let report = BootReport::Ready { ready: true, version, started_ms, ready_ms: crate::uptime_ms() };
-        write_line(&mut self.port, &report)
+        self.port
+            .write_line(&report)
+            .and_then(|()| HostLine::new(self.port))
             .map_err(|error| BootError::new("report that the agent serves", error))
     }
 
     /// Tells the node why there will be no agent, and gives the error back.
     pub(crate) fn fail(mut self, error: BootError) -> BootError {
-        report_failure(&mut self.port, &error);
+        self.port.report_failure(&error);
         error
     }
+}
+
+impl HostLine {
+    #[expect(deprecated, reason = "its successor is unsafe; the contract holds, a port keeps its descriptor")]
+    fn new(port: Port) -> io::Result<Self> {
+        Ok(Self { port: AsyncFd::with_interest(port, Interest::READABLE)? })
+    }
+
+    /// Rings for the agent's end when the node asks for it.
+    pub(crate) async fn obey(mut self, agent: Arc<Agent>) {
+        match self.shutdown_asked().await {
+            Ok(()) => agent.shutdown.notify_one(),
+            // The node can still ask over TCP, or end the machine.
+            Err(error) => eprintln!("flames-guest: the boot channel is no longer read: {error}"),
+        }
+    }
+
+    async fn shutdown_asked(&mut self) -> io::Result<()> {
+        loop {
+            self.port.readable().await?.clear_ready();
+            let port = self.port.get_mut();
+            port.take_events()?;
+            while let Some(line) = port.read_line()? {
+                if asks_for_shutdown(&line) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// A line of another meaning may come from a newer node, and is none of ours.
+fn asks_for_shutdown(line: &[u8]) -> bool {
+    serde_json::from_slice::<HostCommand>(line).is_ok_and(|command| command.shutdown)
 }
 
 fn checked(greeting: Greeting) -> io::Result<Greeting> {
@@ -91,20 +133,94 @@ fn checked(greeting: Greeting) -> io::Result<Greeting> {
     Ok(greeting)
 }
 
-/// While nobody holds the host side, reads answer "end of file" at once and no event tells when that changes:
-/// look again after a moment.
-fn wait_for_host(port: &File, deadline: Instant) -> io::Result<()> {
-    if Instant::now() > deadline {
-        return Err(io::ErrorKind::TimedOut.into());
+/// The device, with a way to wait for it.
+///
+/// While nobody holds the host side, reads answer "end of file" and poll reports a hang-up, again and again:
+/// whoever waits for readiness as such would spin. So it is watched for edges: the kernel gives one whenever
+/// bytes arrive or the host side changes hands, and none while nothing happens. It sits in an epoll of its own,
+/// since a runtime takes a hang-up for the final word of a descriptor.
+#[derive(Debug)]
+struct Port {
+    device: File,
+    edges: OwnedFd,
+    /// The beginning of a line.
+    line: Zeroizing<Vec<u8>>,
+}
+
+/// What is longer is no line of the node's.
+const MAX_LINE: usize = 4096;
+
+impl Port {
+    fn open(path: &std::path::Path) -> io::Result<Self> {
+        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let device = OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(path)?;
+        let edges = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let wanted = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&edges, &device, epoll::EventData::new_u64(0), wanted)?;
+        Ok(Self { device, edges, line: Zeroizing::default() })
     }
-    let mut watched = [PollFd::new(port.as_fd(), PollFlags::POLLIN)];
-    poll(&mut watched, PollTimeout::ZERO)?;
-    if watched[0].any() != Some(true)
-        || watched[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
-    {
-        poll(&mut [], PollTimeout::from(5u8))?;
+
+    /// A whole line, if there is one by now. What a host left unfinished when it went away is dropped.
+    fn read_line(&mut self) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+        let mut chunk = Zeroizing::new([0; 512]);
+        loop {
+            if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
+                let rest = Zeroizing::new(self.line.split_off(end + 1));
+                return Ok(Some(std::mem::replace(&mut self.line, rest)));
+            }
+            if self.line.len() > MAX_LINE {
+                return Err(io::Error::other("the line is too long"));
+            }
+            match self.device.read(&mut chunk[..]) {
+                Ok(0) => {
+                    self.line.zeroize();
+                    return Ok(None);
+                }
+                Ok(length) => self.line.extend_from_slice(&chunk[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
     }
-    Ok(())
+
+    fn wait_until(&self, deadline: Instant) -> io::Result<()> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.wait(&Timespec::try_from(left).map_err(io::Error::other)?)
+    }
+
+    /// Forgets what was reported: the next event is news.
+    fn take_events(&self) -> io::Result<()> {
+        self.wait(&Timespec { tv_sec: 0, tv_nsec: 0 })
+    }
+
+    fn wait(&self, most: &Timespec) -> io::Result<()> {
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
+        Ok(epoll::wait(&self.edges, &mut events[..], Some(most)).map(drop)?)
+    }
+
+    /// Best effort: the channel itself may be what is broken, and the machine ends either way.
+    fn report_failure(&mut self, error: &BootError) {
+        let report = BootReport::Failed { error: error.to_string() };
+        if let Err(unsaid) = self.write_line(&report) {
+            eprintln!("flames-guest: cannot report: {unsaid}");
+        }
+    }
+
+    fn write_line(&mut self, report: &BootReport) -> io::Result<()> {
+        let mut line = serde_json::to_vec(report)?;
+        line.push(b'\n');
+        self.device.write_all(&line)
+    }
+}
+
+impl AsRawFd for Port {
+    fn as_raw_fd(&self) -> RawFd {
+        self.edges.as_raw_fd()
+    }
 }
 
 /// The kernel numbers ports by device order, so only the name tells which one it is.
@@ -119,16 +235,15 @@ fn find_port() -> io::Result<PathBuf> {
     Err(io::ErrorKind::NotFound.into())
 }
 
-/// Best effort: the channel itself may be what is broken, and the machine ends either way.
-fn report_failure(port: &mut File, error: &BootError) {
-    let report = BootReport::Failed { error: error.to_string() };
-    if let Err(unsaid) = write_line(port, &report) {
-        eprintln!("flames-guest: cannot report: {unsaid}");
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn write_line(port: &mut File, report: &BootReport) -> io::Result<()> {
-    let mut line = serde_json::to_vec(report)?;
-    line.push(b'\n');
-    port.write_all(&line)
+    #[test]
+    fn only_a_line_that_says_so_ends_the_guest() {
+        assert!(asks_for_shutdown(b"{\"shutdown\":true}\n"));
+        for other in [&b"{\"shutdown\":false}\n"[..], b"{}\n", b"{\"later\":1}\n", b"shutdown\n", b"\n"] {
+            assert!(!asks_for_shutdown(other), "{other:?}");
+        }
+    }
 }

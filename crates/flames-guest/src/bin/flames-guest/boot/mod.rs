@@ -8,6 +8,7 @@ mod mounts;
 mod network;
 
 pub(crate) use channel::BootChannel;
+pub(crate) use mounts::OwnDisk;
 
 use cmdline::CommandLine;
 use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};
@@ -15,12 +16,18 @@ use nix::sys::resource::{Resource, setrlimit};
 use std::io;
 use std::path::Path;
 
-/// What a booted guest has: the way back to the host.
-pub(crate) fn boot() -> Result<BootChannel, BootError> {
+/// What a booted guest has: the way back to the host, and a disk to leave in order.
+#[derive(Debug)]
+pub(crate) struct Booted {
+    pub(crate) channel: BootChannel,
+    pub(crate) disk: OwnDisk,
+}
+
+pub(crate) fn boot() -> Result<Booted, BootError> {
     mounts::early()?;
     let channel = BootChannel::open()?;
     match set_up() {
-        Ok(()) => Ok(channel),
+        Ok(disk) => Ok(Booted { channel, disk }),
         Err(error) => Err(channel.fail(error)),
     }
 }
@@ -48,12 +55,13 @@ pub(crate) fn end_machine() -> ! {
     std::process::exit(1) // PID 1 gone: the kernel panics, which ends the VM too
 }
 
-fn set_up() -> Result<(), BootError> {
+fn set_up() -> Result<OwnDisk, BootError> {
     let command_line = CommandLine::read()?;
-    mounts::switch_root()?;
+    let disk = mounts::switch_root()?;
     mounts::late()?;
     network::up(command_line.network())?;
-    limits()
+    limits()?;
+    Ok(disk)
 }
 
 /// Processes may open many files; the agent itself is the last to go when memory is short; ctrl-alt-del asks

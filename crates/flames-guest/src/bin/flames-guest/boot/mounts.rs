@@ -10,8 +10,9 @@
 use super::BootError;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
@@ -24,10 +25,30 @@ pub(super) fn early() -> Result<(), BootError> {
     attach("tmpfs", "/run", "tmpfs", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755")
 }
 
+/// The sandbox's own disk, held by a descriptor: after the switch no path leads to it.
+#[derive(Debug)]
+pub(crate) struct OwnDisk(File);
+
+impl OwnDisk {
+    fn mount() -> Result<Self, BootError> {
+        attach("/dev/vdc", "/rw", "ext4", MsFlags::MS_NOATIME, "")?;
+        File::open("/rw").map(Self).map_err(|error| BootError::new("open /rw", error))
+    }
+
+    /// Writes everything out and makes the file system read-only, so that whoever mounts the disk next finds
+    /// it clean and has no journal to replay. Refused while a file is open for writing.
+    pub(crate) fn make_clean(&self) -> Result<(), BootError> {
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(None::<&str>, path.as_str(), None::<&str>, flags, None::<&str>)
+            .map_err(|error| BootError::new("make the sandbox's disk read-only", error))
+    }
+}
+
 /// Builds the overlay and makes it `/`, with `/proc`, `/sys`, `/dev` and `/run` moved along.
-pub(super) fn switch_root() -> Result<(), BootError> {
+pub(super) fn switch_root() -> Result<OwnDisk, BootError> {
     mount_image("/dev/vdb", "/rom")?;
-    attach("/dev/vdc", "/rw", "ext4", MsFlags::MS_NOATIME, "")?;
+    let disk = OwnDisk::mount()?;
     make_dir("/rw/upper", 0o755)?;
     make_dir("/rw/work", 0o700)?;
     attach(
@@ -42,7 +63,8 @@ pub(super) fn switch_root() -> Result<(), BootError> {
         make_dir(&target, 0o755)?;
         move_mount(&format!("/{name}"), &target)?;
     }
-    enter("/newroot")
+    enter("/newroot")?;
+    Ok(disk)
 }
 
 /// What a distribution's programs expect to find mounted.

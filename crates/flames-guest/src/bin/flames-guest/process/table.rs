@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// The agent's processes by id: running ones, and ended ones for a while.
 ///
@@ -18,6 +18,8 @@ use tokio::sync::watch;
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     processes: Mutex<BTreeMap<u32, Arc<Process>>>,
+    /// Rung for each child that was taken.
+    reaped: Notify,
 }
 
 /// A process that was started, from then until it is forgotten.
@@ -119,12 +121,31 @@ impl Table {
         }
     }
 
+    /// Waits until there is no child, neither one that was started here nor an orphan.
+    pub(crate) async fn childless(&self) {
+        loop {
+            // Before the look: whoever is taken after it rings.
+            let reaped = self.reaped.notified();
+            if self.reap() == Children::None {
+                return;
+            }
+            reaped.await;
+        }
+    }
+
     /// Takes every ended child: the agent's own get to know their end, orphans are just gone.
-    pub(crate) fn reap(&self) {
+    pub(crate) fn reap(&self) -> Children {
         let processes = self.lock();
-        while let Some((pid, end)) = next_ended() {
-            if let Some(process) = processes.get(&pid).filter(|process| process.runs()) {
-                process.exit.send_replace(Some(end));
+        loop {
+            match next_ended() {
+                Wait::Ended(pid, end) => {
+                    self.reaped.notify_waiters();
+                    if let Some(process) = processes.get(&pid).filter(|process| process.runs()) {
+                        process.exit.send_replace(Some(end));
+                    }
+                }
+                Wait::NoneEnded => return Children::Left,
+                Wait::NoChild => return Children::None,
             }
         }
     }
@@ -175,16 +196,30 @@ fn by_tag<'a>(processes: &'a BTreeMap<u32, Arc<Process>>, tag: &str) -> Option<&
     tagged.find(|process| process.runs()).or(first)
 }
 
-/// `None` when no child has ended.
+/// Whether there are children after a reaping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Children {
+    Left,
+    None,
+}
+
+/// What the kernel says of children.
+enum Wait {
+    Ended(u32, EndEvent),
+    NoneEnded,
+    NoChild,
+}
+
 #[allow(unsafe_code, reason = "the safe wrapper takes a child that a real-time signal ended, and loses it")]
-fn next_ended() -> Option<(u32, EndEvent)> {
+fn next_ended() -> Wait {
     let mut status = 0;
     // SAFETY: `status` lives through the call.
     let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-    // 0: none has ended; -1: there are none. A call that does not block is not interrupted.
-    let pid = u32::try_from(pid).ok().filter(|pid| *pid > 0)?;
-    if libc::WIFSIGNALED(status) {
-        return Some((pid, EndEvent::killed(libc::WTERMSIG(status))));
+    match u32::try_from(pid) {
+        Ok(0) => Wait::NoneEnded,
+        Ok(pid) if libc::WIFSIGNALED(status) => Wait::Ended(pid, EndEvent::killed(libc::WTERMSIG(status))),
+        Ok(pid) => Wait::Ended(pid, EndEvent::exited(libc::WEXITSTATUS(status))),
+        // ECHILD: a call that does not block is not interrupted.
+        Err(_) => Wait::NoChild,
     }
-    Some((pid, EndEvent::exited(libc::WEXITSTATUS(status))))
 }
