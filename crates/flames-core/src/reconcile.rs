@@ -39,7 +39,9 @@ impl ControlPlane {
         let records = self.records.all().await.map_err(as_provider_error)?;
         let mut owned = HashSet::new();
         for stored in records {
-            owned.insert(stored.sandbox.run.clone());
+            if stored.sandbox.state.has_vm() {
+                owned.insert(stored.sandbox.run.clone());
+            }
             self.step_at_start(&stored.sandbox, &living).await;
         }
         for run in living.difference(&owned) {
@@ -192,6 +194,8 @@ fn sweep_step(sandbox: &Sandbox, lives: bool, now: Timestamp, patience: Duration
         State::Stopping | State::Stopped => Step::Destroy,
         state if state.is_transitional() => Step::Fail(Failure::Stuck { state }),
         State::Running | State::Paused if !lives => Step::Fail(Failure::LostWhileDown),
+        // The host could not take its VM away when it failed.
+        State::Failed if lives => sandbox.failure.clone().map_or(Step::Keep, Step::Fail),
         _ if is_over(sandbox, now) => Step::Destroy,
         _ => Step::Keep,
     }

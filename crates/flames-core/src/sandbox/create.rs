@@ -136,11 +136,12 @@ impl ControlPlane {
     }
 
     async fn undo_start(&self, recorded: &Stored) {
+        // By its record first, which may say `running` by now: else the end of its VM looks like a failure.
+        self.destroy_logged(&recorded.sandbox.id).await;
+        // Also when the record is out of reach, or a destroy removed it before there was a run.
         if let Err(error) = self.node.destroy(&recorded.sandbox.run).await {
             tracing::error!(run = %recorded.sandbox.run, %error, "undo of a create left a run for the reconciler");
-            return;
         }
-        self.forget(recorded).await;
     }
 
     /// Removes the record of a create that failed. If even that fails the reconciler finds it in `starting`.

@@ -11,7 +11,6 @@ use crate::plane::ControlPlane;
 use crate::sandbox::error::LifecycleError;
 use crate::sandbox::record::{Failure, Stored};
 use crate::sandbox::state::{Event, State};
-use flames_provider::ErrorKind;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -36,11 +35,7 @@ impl ControlPlane {
         let claimed = self.claim(id).await?;
         self.deadlines.remove(id);
         self.take_down(&claimed).await?;
-        match self.records.remove(&claimed).await {
-            // The second of two callers: the first has removed it.
-            Err(LifecycleError::Store(error)) if error.kind() == ErrorKind::NotFound => Ok(()),
-            settled => settled,
-        }
+        self.records.forget(id).await
     }
 
     /// Destroys without a caller who could be told.
@@ -68,7 +63,7 @@ impl ControlPlane {
     async fn claim(&self, id: &SandboxId) -> Result<Stored, LifecycleError> {
         let now = self.clock.now();
         let stored = self.records.load(id).await?;
-        if stored.sandbox.state == State::Stopping {
+        if matches!(stored.sandbox.state, State::Stopping | State::Stopped) {
             return Ok(stored);
         }
         self.records.update(id, |sandbox| sandbox.take(Event::Stop, now)).await

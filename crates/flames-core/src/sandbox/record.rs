@@ -156,6 +156,13 @@ impl Records {
         Ok(())
     }
 
+    /// Removes the record of a sandbox of which nothing is left, whatever was noted in it meanwhile. One that
+    /// is gone already is fine: the first of two callers has removed it.
+    pub(crate) async fn forget(&self, id: &SandboxId) -> Result<(), LifecycleError> {
+        self.store.delete(key(id)?, Precondition::None).await?;
+        Ok(())
+    }
+
     /// Every record, in no promised order.
     pub(crate) async fn all(&self) -> Result<Vec<Stored>, LifecycleError> {
         let mut found = Vec::new();
