@@ -17,6 +17,10 @@ pub enum Trust {
     SocketOwner,
 }
 
+/// Which key a request came with. Absent on the unix socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(pub(crate) String);
+
 /// Lets a request pass, or answers 401.
 pub(crate) async fn require(
     State((api, trust)): State<(Api, Trust)>,
@@ -25,7 +29,10 @@ pub(crate) async fn require(
 ) -> Result<Response, Problem> {
     if trust == Trust::ApiKey {
         let key = presented(request.headers()).ok_or_else(|| refused("no API key was sent"))?;
-        api.keys.verify(key).await?.ok_or_else(|| refused("this API key does not exist or was revoked"))?;
+        let key = api.keys.verify(key).await?;
+        let key = key.ok_or_else(|| refused("this API key does not exist or was revoked"))?;
+        api.rate.take(&key.id).await?;
+        request.extensions_mut().insert(Caller(key.id));
     }
     request.extensions_mut().insert(trust);
     Ok(next.run(request).await)

@@ -6,6 +6,7 @@
 //! | path | what |
 //! |---|---|
 //! | `/v1/sandboxes…` | sandboxes, commands and files in them |
+//! | `/v1/events` | what happens to sandboxes |
 //! | `/v1/templates…` | what sandboxes are created from |
 //! | `/v1/keys…` | API keys, from this machine only |
 //! | `/v1/node` | what the host has, and whether anything leaked |
@@ -28,6 +29,7 @@ pub use problem::Problem;
 use auth::{Scheme, Trust};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use flames_core::rate::RateLimit;
 use flames_core::{ApiKeys, ControlPlane};
 use std::sync::Arc;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -42,6 +44,8 @@ pub struct Api {
     pub plane: Arc<ControlPlane>,
     /// The keys that open it.
     pub keys: ApiKeys,
+    /// How many requests a key may send.
+    pub rate: RateLimit,
     /// The largest file that may be uploaded, in bytes.
     pub max_upload_bytes: u64,
 }
@@ -81,6 +85,8 @@ fn guarded() -> OpenApiRouter<Api> {
         .merge(routes::files::router())
         .merge(routes::templates::router())
         .merge(routes::node::router())
+        .merge(routes::ports::router())
+        .merge(routes::events::router())
         .merge(routes::keys::router())
 }
 

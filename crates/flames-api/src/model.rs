@@ -4,7 +4,7 @@ use flames_core::sandbox::record::{Failure, Sandbox, Timings};
 use flames_node::{Capacity, Entry, Leak, RunFacts, Template};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 
 /// A sandbox to make. Everything but the template has a default.
@@ -68,6 +68,9 @@ pub struct SandboxView {
     pub started_at: Option<Timestamp>,
     /// When it ends by itself.
     pub ends_at: Option<Timestamp>,
+    /// Its ports that the world may reach.
+    #[serde(default)]
+    pub ports: BTreeSet<u16>,
     /// How long its create took.
     pub timings: TimingsView,
     /// What it has on its host.
@@ -224,6 +227,27 @@ pub struct WrittenFile {
     pub path: String,
 }
 
+/// A port that the world reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExposedPort {
+    /// The port in the sandbox.
+    pub port: u16,
+    /// Where clients reach it.
+    pub url: String,
+}
+
+/// A sandbox was created, changed or removed.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SandboxEvent {
+    /// Where to go on after a break.
+    pub revision: u64,
+    /// Which sandbox.
+    pub id: String,
+    /// What it is now; absent when it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxView>,
+}
+
 /// What is in a directory.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct EntryList {
@@ -330,6 +354,7 @@ impl From<Sandbox> for SandboxView {
             created_at: sandbox.created_at,
             started_at: sandbox.started_at,
             ends_at: sandbox.ends_at,
+            ports: sandbox.ports,
             timings: sandbox.timings.into(),
             host: sandbox.facts,
         }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use flames_core::rate::TooMany;
 use flames_core::sandbox::error::{CreateSandboxError, GuestCallError, InvalidRequest, LifecycleError};
 use flames_core::{InvalidName, SandboxId};
 use flames_node::{CreateError, CreateStep, GuestError, GuestErrorKind};
@@ -38,6 +39,9 @@ pub struct Problem {
     /// How to mend it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
+    /// Seconds after which another try makes sense; also in the header `Retry-After`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
 }
 
 impl Problem {
@@ -52,6 +56,7 @@ impl Problem {
             resource: None,
             id: None,
             mend: None,
+            retry_after_s: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
         }
     }
 
@@ -81,11 +86,12 @@ impl IntoResponse for Problem {
         if status.is_server_error() {
             tracing::error!(code = %self.code, id = self.id, detail = %self.detail, "request failed");
         }
+        let retry_after = self.retry_after_s;
         let mut response = (status, Json(self)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -97,6 +103,10 @@ impl From<CreateSandboxError> for Problem {
             CreateSandboxError::Invalid(invalid) => invalid.into(),
             CreateSandboxError::Start(error) => from_node_create(&error),
             CreateSandboxError::Record(error) | CreateSandboxError::HandOut(error) => error.into(),
+            CreateSandboxError::InProgress => {
+                Self::new(StatusCode::CONFLICT, "in_progress", error.to_string())
+                    .mend("send it again a little later: it will get the sandbox that is being made")
+            }
             CreateSandboxError::ShuttingDown => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", error.to_string())
                     .mend("try again when the daemon is up")
@@ -207,6 +217,17 @@ fn chain(error: &dyn StdError) -> String {
         cause = error.source();
     }
     text
+}
+
+impl From<TooMany> for Problem {
+    fn from(too_many: TooMany) -> Self {
+        let seconds = too_many.retry_after.as_secs();
+        let mut problem =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests with this API key")
+                .mend(format!("wait {seconds} s, or raise `api.requests_per_minute`"));
+        problem.retry_after_s = Some(seconds);
+        problem
+    }
 }
 
 impl From<InvalidRequest> for Problem {

@@ -1,7 +1,7 @@
 //! The control plane: what a sandbox is, which states it may go through, and who brings it further.
 //!
 //! [`ControlPlane`] is the one thing that the API calls. It knows interfaces only: a [`flames_node::Node`]
-//! that runs microVMs and a [`flames_state::StateStore`] that holds the records.
+//! that runs microVMs, and the five [`Providers`] of infrastructure.
 //!
 //! Read in this order: [`sandbox::state`] (which events are legal), `sandbox/create.rs` (the longest
 //! story), `sandbox/destroy.rs`, `reconcile.rs` (what happens without being asked).
@@ -11,15 +11,25 @@
 
 pub mod clock;
 mod deadlines;
+pub mod events;
+mod idempotency;
 mod ids;
+mod jobs;
 pub mod keys;
 mod plane;
+mod ports;
+mod providers;
+pub mod rate;
 mod reconcile;
 pub mod sandbox;
+mod templates;
 mod token;
 
+pub use idempotency::IdempotencyKey;
 pub use ids::{InvalidName, SandboxId};
 pub use keys::{ApiKey, ApiKeyInfo, ApiKeys};
 pub use plane::ControlPlane;
+pub use providers::Providers;
 pub use reconcile::SWEEP_EVERY;
+pub use templates::StoredTemplate;
 pub use token::TokenKey;

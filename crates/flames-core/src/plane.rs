@@ -2,12 +2,14 @@
 
 use crate::clock::Clock;
 use crate::deadlines::Deadlines;
+use crate::idempotency::Repeats;
+use crate::ports::Ports;
+use crate::providers::Providers;
 use crate::sandbox::admit::Limits;
 use crate::sandbox::record::Records;
 use crate::token::TokenKey;
 use flames_node::Node;
 use flames_provider::Result;
-use flames_state::StateStore;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +24,10 @@ pub struct ControlPlane {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
     pub(crate) tokens: TokenKey,
+    pub(crate) providers: Providers,
+    pub(crate) repeats: Repeats,
+    pub(crate) ports: Ports,
+    pub(crate) routes_turn: tokio::sync::Mutex<()>,
     pub(crate) deadlines: Deadlines,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
@@ -32,16 +38,20 @@ impl ControlPlane {
     /// reconcilers.
     ///
     /// # Errors
-    /// What the store or the node answers.
+    /// What a provider or the node answers.
     pub async fn start(
-        store: Arc<dyn StateStore>,
+        providers: Providers,
         node: Arc<dyn Node>,
         clock: Arc<dyn Clock>,
         limits: Limits,
     ) -> Result<Arc<Self>> {
-        let tokens = TokenKey::load_or_create(&store).await?;
+        let tokens = TokenKey::load_or_create(&providers.state).await?;
         let plane = Arc::new(Self {
-            records: Records::new(store),
+            records: Records::new(Arc::clone(&providers.state)),
+            repeats: Repeats::new(Arc::clone(&providers.cache)),
+            ports: Ports::default(),
+            routes_turn: tokio::sync::Mutex::default(),
+            providers,
             node,
             clock,
             limits,
@@ -52,6 +62,7 @@ impl ControlPlane {
         });
         plane.reconcile_at_start().await?;
         plane.spawn_reconcilers();
+        plane.spawn_worker()?;
         Ok(plane)
     }
 

@@ -8,6 +8,7 @@
 //! | start | the records | the runs on the host | once, before the first request |
 //! | expiry | no sandbox past its end | the deadlines | at the next end, or when one is set |
 //! | exits | a record in `failed` for a VMM that ended by itself | the record | when a VMM exits |
+//! | ports | a forwarder and a route for each exposed port | those in force | when a record's ports change |
 //! | sweep | no record stuck in a passing state, none without its VM | records and runs | every [`SWEEP_EVERY`] |
 
 use crate::SandboxId;
@@ -66,6 +67,8 @@ impl ControlPlane {
         self.spawn_until_shutdown(async move { plane.watch_exits().await });
         let plane = Arc::clone(self);
         self.spawn_until_shutdown(async move { plane.sweep_now_and_then().await });
+        let plane = Arc::clone(self);
+        self.spawn_until_shutdown(async move { plane.follow_ports().await });
     }
 
     fn spawn_until_shutdown(&self, reconciler: impl Future<Output = ()> + Send + 'static) {

@@ -31,11 +31,16 @@ use tokio_util::sync::CancellationToken;
 /// How many exits a slow receiver may be behind before it must compare with the list.
 const EXIT_BACKLOG: usize = 1024;
 
+/// A sandbox's id, a dash and its life's number.
+const LONGEST_RUN_ID: usize = 27;
+
 /// What a local node needs to know.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// Where runs, disks and built templates live; one daemon alone may use it.
     pub data_dir: PathBuf,
+    /// Where empty disks and built templates are found and kept instead, for daemons that share them.
+    pub shared_dir: Option<PathBuf>,
     /// Where kernel, agent and built-in images are.
     pub assets_dir: PathBuf,
     /// Which kind of network runs get.
@@ -56,6 +61,7 @@ impl NodeConfig {
     pub fn new(data_dir: impl Into<PathBuf>, assets_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
+            shared_dir: None,
             assets_dir: assets_dir.into(),
             network: NetworkMode::detect(),
             ready_slots: 4,
@@ -151,12 +157,13 @@ impl LocalNode {
     /// network for a node without root.
     pub fn open(config: NodeConfig, driver: Arc<dyn VmmDriver>) -> Result<Self> {
         let data = DataDir::open(&config.data_dir)?;
-        data.run(&VmId::parse("run-".to_owned() + &"0".repeat(32))?)?; // too deep for sockets: say so now
+        data.run(&VmId::parse("0".repeat(LONGEST_RUN_ID))?)?; // too deep for sockets: say so now
+        let shared = DataDir::open(config.shared_dir.as_ref().unwrap_or(&config.data_dir))?;
         let assets = Assets::at(&config.assets_dir);
         let networks = networks(&config, &data, driver.as_ref())?;
         let inner = Inner {
-            disks: Disks::new(&data, config.disk_reserve_bytes),
-            templates: TemplateStore::new(&assets, &data),
+            disks: Disks::new(&shared, config.disk_reserve_bytes),
+            templates: TemplateStore::new(&assets, &shared),
             dialer: Dialer::start()?,
             runs: Mutex::default(),
             exits: broadcast::channel(EXIT_BACKLOG).0,

@@ -65,6 +65,10 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Show everything about a sandbox
     Inspect(Inspect),
+    /// Let the world reach a port of a sandbox
+    Expose(Expose),
+    /// Follow what happens to sandboxes
+    Events(Events),
     /// Set when a sandbox ends by itself
     Timeout(Timeout),
     /// Destroy sandboxes
@@ -225,6 +229,24 @@ pub(crate) struct Ls {
 pub(crate) struct Inspect {
     /// Which sandbox
     pub(crate) id: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Expose {
+    /// Take the port back
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// Which sandbox
+    pub(crate) id: String,
+    /// A TCP port inside it
+    pub(crate) port: u16,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Events {
+    /// Start behind the event with this number
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) since: Option<u64>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -4,16 +4,18 @@ use crate::cli::Global;
 use crate::output::{Failure, Refusal};
 use crate::places::Places;
 use anyhow::{Context, anyhow};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use flames_api::Problem;
 use flames_api::model::{
-    BuildEvent, BuildRequest, CreateKeyRequest, CreateRequest, CreatedKey, ExecEvent, ExecRequest, KeyView,
-    SandboxPage, SandboxView, TemplateList, TimeoutRequest,
+    BuildEvent, BuildRequest, CreateKeyRequest, CreateRequest, CreatedKey, ExecEvent, ExecRequest,
+    ExposedPort, KeyView, SandboxEvent, SandboxPage, SandboxView, TemplateList, TimeoutRequest,
 };
 use futures::{Stream, StreamExt, TryStreamExt};
 use reqwest::{Body, Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use std::path::Path;
+use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::io::StreamReader;
 use url::Url;
 
 /// A client of one daemon. Clones share connections.
@@ -146,6 +148,32 @@ impl Client {
         self.json(self.request_with(Method::GET, &["sandboxes", id, "directories"], query)?).await
     }
 
+    pub(crate) async fn expose(&self, id: &str, port: u16) -> anyhow::Result<ExposedPort> {
+        self.json(self.request(Method::PUT, &["sandboxes", id, "ports", &port.to_string()])?).await
+    }
+
+    pub(crate) async fn unexpose(&self, id: &str, port: u16) -> anyhow::Result<()> {
+        self.send(self.request(Method::DELETE, &["sandboxes", id, "ports", &port.to_string()])?)
+            .await
+            .map(drop)
+    }
+
+    /// What happens to sandboxes, from behind `since` or from now on.
+    pub(crate) async fn events(
+        &self,
+        since: Option<u64>,
+    ) -> anyhow::Result<impl Stream<Item = anyhow::Result<SandboxEvent>> + Unpin + use<>> {
+        let since = since.map(|since| since.to_string());
+        let query: Vec<_> = since.iter().map(|since| ("since", since.as_str())).collect();
+        let response = self.send(self.request_with(Method::GET, &["events"], &query)?).await?;
+        let lines = text_lines(response).try_filter_map(|line| async move {
+            // Of server-sent events only the data lines matter here: they hold the revision too.
+            let Some(data) = line.strip_prefix(b"data: ".as_slice()) else { return Ok(None) };
+            serde_json::from_slice(data).map(Some).with_context(|| String::from_utf8_lossy(data).into_owned())
+        });
+        Ok(Box::pin(lines))
+    }
+
     pub(crate) async fn templates(&self) -> anyhow::Result<TemplateList> {
         self.json(self.request(Method::GET, &["templates"])?).await
     }
@@ -235,18 +263,13 @@ fn no_daemon(error: anyhow::Error) -> anyhow::Error {
 
 /// A response of one JSON document a line.
 fn lines<T: DeserializeOwned>(response: Response) -> impl Stream<Item = anyhow::Result<T>> + Unpin {
-    let body = Box::pin(response.bytes_stream().map_err(anyhow::Error::from));
-    Box::pin(futures::stream::try_unfold((body, BytesMut::new()), |(mut body, mut buffer)| async move {
-        loop {
-            if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                let line = buffer.split_to(end + 1);
-                return Ok(Some((serde_json::from_slice(&line)?, (body, buffer))));
-            }
-            match body.next().await {
-                Some(chunk) => buffer.extend_from_slice(&chunk?),
-                None if buffer.is_empty() => return Ok(None),
-                None => return Err(anyhow!("the daemon's answer broke off")),
-            }
-        }
-    }))
+    Box::pin(text_lines(response).and_then(|line| async move { Ok(serde_json::from_slice(&line)?) }))
+}
+
+/// A response's lines, without their ends.
+fn text_lines(response: Response) -> impl Stream<Item = anyhow::Result<Bytes>> {
+    let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
+    // A line holds at most a chunk of output in base64, or a sandbox.
+    let codec = LinesCodec::new_with_max_length(8 << 20);
+    FramedRead::new(body, codec).map(|line| Ok(Bytes::from(line?)))
 }

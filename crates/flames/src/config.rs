@@ -4,6 +4,7 @@
 //! place, the types below: the schema that `flames config schema` prints is derived from them, and the file
 //! is held against that schema.
 
+use anyhow::Context;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -54,14 +55,109 @@ pub(crate) struct Api {
     /// The largest file that may be uploaded into a sandbox, in MiB.
     #[schemars(range(min = 1, max = 1_048_576))]
     pub(crate) max_upload_mib: u64,
+    /// Requests a minute that one API key may send; 0 is any number.
+    pub(crate) requests_per_minute: u32,
+    /// Exposed ports of sandboxes are hosts `<port>-<sandbox>` below this domain.
+    pub(crate) domain: String,
 }
 
-/// Which infrastructure to use, one URL each.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Which infrastructure to use, one URL each. Credentials may stand in the URL, or in the environment where
+/// the backend's own clients look for them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Providers {
-    /// Sandbox records and keys, for example `memory:`. Default: `sqlite:` in the data directory.
-    pub(crate) state: Option<String>,
+    /// Sandbox records and keys: `sqlite:///path`, `postgres://…`, `memory:`. Default: SQLite in the data
+    /// directory.
+    pub(crate) state: Option<ProviderUrl>,
+    /// Logs and template images: `file:///path`, `s3://bucket/prefix?endpoint=…`, `memory:`. Default: a
+    /// folder in the data directory.
+    pub(crate) blob: Option<ProviderUrl>,
+    /// Idempotency keys and rate limits: `redis://…`, `memory:`. Default: memory.
+    pub(crate) cache: Option<ProviderUrl>,
+    /// What can wait: `sqlite:///path`, `postgres://…`, `nats://…`, `memory:`. Default: SQLite in the data
+    /// directory.
+    pub(crate) queue: Option<ProviderUrl>,
+    /// How the world reaches ports of sandboxes: `proxy://address:port` (built in),
+    /// `caddy://admin-address:port?listen=address:port`, `memory:`. Default: the built-in proxy on
+    /// 127.0.0.1:7071.
+    pub(crate) ingress: Option<ProviderUrl>,
+}
+
+/// What must not stand in the path of a URL as it is.
+const PATH: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+
+/// A URL that may hold a password: shown without it.
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub(crate) struct ProviderUrl(String);
+
+impl ProviderUrl {
+    /// The whole URL, for whoever connects.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// A path under a scheme.
+    pub(crate) fn embedded(scheme: &str, path: &Path) -> Self {
+        let path = percent_encoding::percent_encode(path.as_os_str().as_encoded_bytes(), PATH);
+        Self(format!("{scheme}://{path}"))
+    }
+
+    /// Nothing outside of this process.
+    pub(crate) fn memory() -> Self {
+        Self("memory:".to_owned())
+    }
+
+    /// The built-in proxy, for this machine alone.
+    pub(crate) fn proxy() -> Self {
+        Self("proxy://127.0.0.1:7071".to_owned())
+    }
+
+    /// Host and port.
+    pub(crate) fn authority(&self) -> anyhow::Result<String> {
+        let url = url::Url::parse(&self.0).context("not a URL")?;
+        Ok(format!("{}:{}", url.host_str().unwrap_or_default(), url.port().context("it names no port")?))
+    }
+
+    /// A parameter behind the question mark.
+    pub(crate) fn query(&self, name: &str) -> Option<String> {
+        let url = url::Url::parse(&self.0).ok()?;
+        url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    }
+
+    /// What stands before the first colon.
+    pub(crate) fn scheme(&self) -> &str {
+        self.0.split(':').next().unwrap_or_default()
+    }
+
+    /// Without user, password and query, which may hold secrets.
+    fn shown(&self) -> String {
+        match url::Url::parse(&self.0) {
+            Ok(mut url) => {
+                let hidden = url.set_username("").is_err() || url.set_password(None).is_err();
+                url.set_query(None);
+                if hidden && !url.username().is_empty() {
+                    format!("{}:…", self.scheme())
+                } else {
+                    url.to_string()
+                }
+            }
+            Err(_) => format!("{}:…", self.scheme()),
+        }
+    }
+}
+
+impl fmt::Debug for ProviderUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl Serialize for ProviderUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.shown())
+    }
 }
 
 /// What a sandbox gets and may ask for.
@@ -93,6 +189,9 @@ pub(crate) struct Sandbox {
     /// Seconds a guest may take to boot.
     #[schemars(range(min = 1, max = 3600))]
     pub(crate) boot_deadline_s: u64,
+    /// Hours that the log of a sandbox, and the record of a failed one, are kept.
+    #[schemars(range(max = 8760))]
+    pub(crate) retention_h: u32,
 }
 
 /// The virtual machine monitor.
@@ -119,7 +218,12 @@ pub(crate) struct Node {
 
 impl Default for Api {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7070)), max_upload_mib: 4096 }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7070)),
+            max_upload_mib: 4096,
+            requests_per_minute: 0,
+            domain: "sandbox.localhost".into(),
+        }
     }
 }
 
@@ -135,6 +239,7 @@ impl Default for Sandbox {
             max_disk_mib: 65_536,
             max_timeout_s: 0,
             boot_deadline_s: 60,
+            retention_h: 24,
         }
     }
 }
@@ -148,12 +253,6 @@ impl Default for Vmm {
 impl Default for Node {
     fn default() -> Self {
         Self { ready_slots: 4, reserve_disk_mib: 1024 }
-    }
-}
-
-impl Default for Providers {
-    fn default() -> Self {
-        Self { state: None }
     }
 }
 
@@ -293,6 +392,14 @@ mod tests {
     #[test]
     fn an_address_that_is_none_names_its_line() {
         assert!(mistakes("[api]\nlisten = \"nowhere\"\n")[0].starts_with("f.toml:2"));
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_never_shown() {
+        let text = "[providers]\nstate = \"postgres://me:hunter2@db/flames?sslpassword=hunter2\"\n";
+        let config = Config::parse("f.toml", text).unwrap();
+        let shown = format!("{config:?}{}", toml::to_string(&config).unwrap());
+        assert!(!shown.contains("hunter2") && shown.contains("postgres://db/flames"), "{shown}");
     }
 
     #[test]

@@ -7,15 +7,15 @@ use anyhow::{Context, bail};
 use flames_api::auth::Trust;
 use flames_api::{Api, router, server};
 use flames_core::clock::SystemClock;
+use flames_core::rate::RateLimit;
 use flames_core::sandbox::admit::{Limits, Timeout};
 use flames_core::sandbox::record::Resources;
-use flames_core::{ApiKey, ApiKeys, ControlPlane};
+use flames_core::{ApiKey, ApiKeys, ControlPlane, Providers};
 use flames_node::{LocalNode, MiB, Node, NodeConfig};
-use flames_state::MemoryStateStore;
-use flames_state::StateStore;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, Permissions};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,15 +42,17 @@ impl Daemon {
     /// Opens the parts over a data directory and serves its unix socket.
     async fn start(
         config: &Config,
-        store: Arc<dyn StateStore>,
+        providers: Providers,
         node: LocalNode,
         socket: PathBuf,
         lock: DirLock,
     ) -> anyhow::Result<Self> {
         let clock = Arc::new(SystemClock);
-        let keys = ApiKeys::new(Arc::clone(&store), clock.clone());
-        let plane = ControlPlane::start(store, Arc::new(node), clock, limits(config)).await?;
-        let api = Api { plane, keys, max_upload_bytes: config.api.max_upload_mib << 20 };
+        let keys = ApiKeys::new(Arc::clone(&providers.state), clock.clone());
+        let per_minute = NonZeroU32::new(config.api.requests_per_minute);
+        let rate = RateLimit::new(Arc::clone(&providers.cache), clock.clone(), per_minute);
+        let plane = ControlPlane::start(providers, Arc::new(node), clock, limits(config)).await?;
+        let api = Api { plane, keys, rate, max_upload_bytes: config.api.max_upload_mib << 20 };
         let daemon = Self {
             api,
             shutdown: CancellationToken::new(),
@@ -99,9 +101,9 @@ pub(crate) async fn start_machine(config: &Config, places: &Places) -> anyhow::R
     }
     let lock = DirLock::take(&places.data)?;
     reclaim_embedded(config, places).await;
-    let store = providers::state(config.providers.state.as_deref(), &places.data).await?;
+    let providers = providers::open(&config.providers, &places.data).await?;
     let node = node(config, places, &places.data, config.node.ready_slots)?;
-    Daemon::start(config, store, node, places.socket(), lock).await
+    Daemon::start(config, providers, node, places.socket(), lock).await
 }
 
 /// A listener for clients with an API key.
@@ -126,9 +128,8 @@ impl Embedded {
         let directory = tempfile::Builder::new().prefix("e").rand_bytes(6).tempdir_in(&home)?;
         let lock = DirLock::take(directory.path())?;
         let node = node(config, places, directory.path(), 1)?;
-        let store = Arc::new(MemoryStateStore::new());
         let socket = directory.path().join("s");
-        Ok(Self { daemon: Daemon::start(config, store, node, socket, lock).await?, directory })
+        Ok(Self { daemon: Daemon::start(config, Providers::memory(), node, socket, lock).await?, directory })
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -178,6 +179,7 @@ fn embedded_home(places: &Places) -> PathBuf {
 
 fn node(config: &Config, places: &Places, data_dir: &Path, ready_slots: u32) -> anyhow::Result<LocalNode> {
     let node = NodeConfig {
+        shared_dir: Some(places.data.clone()),
         ready_slots: usize::try_from(ready_slots)?,
         disk_reserve_bytes: config.node.reserve_disk_mib << 20,
         console_limit_bytes: config.vmm.console_limit_kib << 10,
@@ -205,6 +207,8 @@ fn limits(config: &Config) -> Limits {
         },
         max_timeout: Some(sandbox.max_timeout_s).filter(|seconds| *seconds > 0).map(Duration::from_secs),
         boot_deadline: Duration::from_secs(sandbox.boot_deadline_s),
+        retention: Duration::from_secs(u64::from(sandbox.retention_h) * 3600),
+        domain: config.api.domain.clone(),
     }
 }
 

@@ -1,34 +1,178 @@
-//! The only place that names adapters: from a URL or a name to a provider.
+//! The only place that names adapters: from a URL to a provider.
+//!
+//! Each adapter is behind a feature of its own, so that a build can leave out what it does not need. A URL
+//! whose adapter is not compiled in is refused by name.
 
-use crate::config::Config;
-use anyhow::{Context, bail};
-use flames_state::MemoryStateStore;
-use flames_state::StateStore;
-use flames_state_sqlite::{SqliteConfig, SqliteStateStore};
+use crate::config::{Config, ProviderUrl, Providers as Urls};
+use anyhow::{Context, anyhow};
+use flames_blob::{BlobStore, MemoryBlobStore};
+use flames_cache::{CacheStore, MemoryCacheStore};
+use flames_core::Providers;
+use flames_ingress::{IngressProvider, MemoryIngress};
+use flames_queue::WorkQueue;
+use flames_queue::memory::MemoryQueue;
+use flames_state::{MemoryStateStore, StateStore};
 use flames_vmm::VmmDriver;
 use flames_vmm_qemu::{QemuConfig, QemuDriver};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Opens the state store that a URL names; without one, SQLite in the data directory.
-pub(crate) async fn state(url: Option<&str>, data_dir: &Path) -> anyhow::Result<Arc<dyn StateStore>> {
-    let scheme = url.map(|url| url.split(':').next().unwrap_or_default());
-    match (scheme, url) {
-        (None, _) => sqlite(SqliteConfig::new(data_dir.join("state.db"))).await,
-        (Some("sqlite"), Some(url)) => sqlite(SqliteConfig::parse(url).context("providers.state")?).await,
-        (Some("memory"), _) => Ok(Arc::new(MemoryStateStore::new())),
-        (Some(scheme), _) => bail!(
-            "providers.state: this build has no state store for `{scheme}:`; it has `sqlite:///path` and `memory:`"
-        ),
-    }
+/// Opens all five; what no URL names is embedded.
+pub(crate) async fn open(urls: &Urls, data_dir: &Path) -> anyhow::Result<Providers> {
+    let embedded = |scheme: &str, name: &str| ProviderUrl::embedded(scheme, &data_dir.join(name));
+    let or = |url: &Option<ProviderUrl>, default| url.clone().unwrap_or(default);
+    Ok(Providers {
+        state: state(&or(&urls.state, embedded("sqlite", "state.db"))).await.context("providers.state")?,
+        blob: blob(&or(&urls.blob, embedded("file", "blobs"))).await.context("providers.blob")?,
+        cache: cache(&or(&urls.cache, ProviderUrl::memory())).await.context("providers.cache")?,
+        queue: queue(&or(&urls.queue, embedded("sqlite", "queue.db"))).await.context("providers.queue")?,
+        ingress: ingress(&or(&urls.ingress, ProviderUrl::proxy())).await.context("providers.ingress")?,
+    })
 }
 
-async fn sqlite(config: SqliteConfig) -> anyhow::Result<Arc<dyn StateStore>> {
-    Ok(Arc::new(SqliteStateStore::open(config).await.context("the state store cannot be opened")?))
+async fn state(url: &ProviderUrl) -> anyhow::Result<Arc<dyn StateStore>> {
+    Ok(match url.scheme() {
+        "memory" => Arc::new(MemoryStateStore::new()),
+        #[cfg(feature = "state-sqlite")]
+        "sqlite" => {
+            use flames_state_sqlite::{SqliteConfig, SqliteStateStore};
+            Arc::new(SqliteStateStore::open(SqliteConfig::parse(url.expose())?).await?)
+        }
+        #[cfg(feature = "state-postgres")]
+        "postgres" | "postgresql" => {
+            use flames_state_postgres::{PostgresConfig, PostgresStateStore};
+            Arc::new(PostgresStateStore::open(PostgresConfig::parse(url.expose())?).await?)
+        }
+        scheme => return Err(refused("state store", scheme, &["sqlite", "postgres", "memory"])),
+    })
+}
+
+async fn blob(url: &ProviderUrl) -> anyhow::Result<Arc<dyn BlobStore>> {
+    Ok(match url.scheme() {
+        "memory" => Arc::new(MemoryBlobStore::new()),
+        #[cfg(feature = "blob-fs")]
+        "file" => {
+            use flames_blob_fs::{FsBlobStore, FsConfig};
+            Arc::new(FsBlobStore::open(FsConfig::from_url(url.expose())?).await?)
+        }
+        #[cfg(feature = "blob-s3")]
+        "s3" => {
+            use flames_blob_s3::{S3BlobStore, S3Config};
+            let config = S3Config::from_url(url.expose(), |name| std::env::var(name).ok())?;
+            Arc::new(S3BlobStore::open(config).await?)
+        }
+        scheme => return Err(refused("blob store", scheme, &["file", "s3", "memory"])),
+    })
+}
+
+async fn cache(url: &ProviderUrl) -> anyhow::Result<Arc<dyn CacheStore>> {
+    Ok(match url.scheme() {
+        "memory" => Arc::new(MemoryCacheStore::new()),
+        #[cfg(feature = "cache-redis")]
+        "redis" | "rediss" => {
+            use flames_cache_redis::{RedisCacheStore, RedisConfig};
+            Arc::new(RedisCacheStore::open(RedisConfig::from_url(url.expose())?).await?)
+        }
+        scheme => return Err(refused("cache", scheme, &["redis", "memory"])),
+    })
+}
+
+async fn queue(url: &ProviderUrl) -> anyhow::Result<Arc<dyn WorkQueue>> {
+    Ok(match url.scheme() {
+        "memory" => Arc::new(MemoryQueue::default()),
+        #[cfg(feature = "queue-sqlite")]
+        "sqlite" => {
+            use flames_queue_sqlite::{SqliteQueue, SqliteQueueConfig};
+            Arc::new(SqliteQueue::open(SqliteQueueConfig::from_url(url.expose())?).await?)
+        }
+        #[cfg(feature = "queue-postgres")]
+        "postgres" | "postgresql" => {
+            use flames_queue_postgres::{PostgresQueue, PostgresQueueConfig};
+            Arc::new(PostgresQueue::open(PostgresQueueConfig::from_url(url.expose())?).await?)
+        }
+        #[cfg(feature = "queue-nats")]
+        "nats" | "tls" => {
+            use flames_queue_nats::{NatsQueue, NatsQueueConfig};
+            Arc::new(NatsQueue::open(NatsQueueConfig::from_url(url.expose())?).await?)
+        }
+        scheme => return Err(refused("work queue", scheme, &["sqlite", "postgres", "nats", "memory"])),
+    })
+}
+
+async fn ingress(url: &ProviderUrl) -> anyhow::Result<Arc<dyn IngressProvider>> {
+    Ok(match url.scheme() {
+        "memory" => Arc::new(MemoryIngress::new()),
+        #[cfg(feature = "ingress-proxy")]
+        "proxy" => {
+            use flames_ingress_proxy::{Proxy, ProxyConfig};
+            let listen = url
+                .authority()?
+                .parse()
+                .context("use proxy://address:port, for example proxy://0.0.0.0:80")?;
+            Arc::new(Proxy::start(ProxyConfig::new(listen)).await?)
+        }
+        #[cfg(feature = "ingress-caddy")]
+        "caddy" => {
+            use flames_ingress_caddy::{CaddyConfig, CaddyIngress};
+            const FORM: &str = "use caddy://admin-address:port?listen=address:port";
+            let admin = url::Url::parse(&format!("http://{}", url.authority()?)).context(FORM)?;
+            let listen = url.query("listen").ok_or_else(|| anyhow!(FORM))?.parse().context(FORM)?;
+            Arc::new(CaddyIngress::new(CaddyConfig::new(admin, listen))?)
+        }
+        scheme => return Err(refused("ingress", scheme, &["proxy", "caddy", "memory"])),
+    })
+}
+
+/// Tells a scheme that nobody knows from one that this build was made without.
+fn refused(what: &str, scheme: &str, known: &[&str]) -> anyhow::Error {
+    match known.contains(&scheme) {
+        true => {
+            anyhow!("this build has no {what} for `{scheme}:`; build Flames with the feature that adds it")
+        }
+        false => anyhow!("`{scheme}:` names no {what}; there are: {}", known.join(", ")),
+    }
 }
 
 /// The VMM driver of this machine.
 pub(crate) fn driver(config: &Config) -> Arc<dyn VmmDriver> {
     let qemu = QemuConfig { binary: config.vmm.qemu.clone(), ..QemuConfig::default() };
     Arc::new(QemuDriver::new(qemu))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn open_refused(urls: &str) -> String {
+        let config = Config::parse("f.toml", &format!("[providers]\n{urls}\n")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        format!("{:#}", open(&config.providers, directory.path()).await.unwrap_err())
+    }
+
+    #[tokio::test]
+    async fn an_unknown_scheme_names_the_setting_and_what_there_is() {
+        let told = open_refused("state = \"mysql://x\"").await;
+        assert!(
+            told.starts_with("providers.state: `mysql:` names no state store; there are: sqlite"),
+            "{told}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_malformed_url_names_the_setting_and_keeps_its_secret() {
+        for (setting, url) in [
+            ("state", "postgres://me:hunter2@:x/"),
+            ("cache", "redis://:hunter2@host:port"),
+            ("queue", "nats://me:hunter2@host:port"),
+            ("blob", "s3://"),
+            ("ingress", "proxy://nowhere"),
+            ("ingress", "caddy://127.0.0.1:2019"),
+        ] {
+            let told = open_refused(&format!("{setting} = \"{url}\"")).await;
+            assert!(
+                told.starts_with(&format!("providers.{setting}: ")) && !told.contains("hunter2"),
+                "{told}"
+            );
+        }
+    }
 }

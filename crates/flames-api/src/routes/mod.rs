@@ -1,9 +1,11 @@
 //! One file per kind of resource.
 
+pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod node;
+pub(crate) mod ports;
 pub(crate) mod processes;
 pub(crate) mod sandboxes;
 pub(crate) mod templates;

@@ -1,16 +1,18 @@
 //! Sandboxes: make, look at, end.
 
 use crate::Api;
+use crate::auth::Caller;
 use crate::extract::{Json, Path, Query};
 use crate::model::{CreateRequest, SandboxPage, SandboxView, TimeoutRequest};
 use crate::problem::Problem;
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
-use flames_core::SandboxId;
 use flames_core::sandbox::admit::{CreateSandbox, Timeout};
 use flames_core::sandbox::query::{Cursor, Filter};
 use flames_core::sandbox::state::State as SandboxState;
+use flames_core::{IdempotencyKey, SandboxId};
 use serde::Deserialize;
 use std::time::Duration;
 use utoipa::IntoParams;
@@ -28,18 +30,26 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
 /// Make a sandbox and wait until it runs.
 #[utoipa::path(
     post, path = "/v1/sandboxes", tag = "sandboxes", request_body = CreateRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "a repeat with the same key gets the first answer, for 24 hours")),
     responses(
         (status = 201, description = "it runs", body = SandboxView),
         (status = 400, description = "a field is wrong", body = Problem),
         (status = 404, description = "unknown template", body = Problem),
+        (status = 409, description = "a request with this idempotency key is under way", body = Problem),
+        (status = 429, description = "too many requests with this API key", body = Problem),
         (status = 503, description = "the host cannot start it now", body = Problem),
     ),
 )]
 async fn create(
     State(api): State<Api>,
+    caller: Option<Extension<Caller>>,
+    headers: HeaderMap,
     Json(request): Json<CreateRequest>,
 ) -> Result<impl IntoResponse, Problem> {
-    let sandbox = api.plane.create(request.into()).await?;
+    let sandbox = match idempotency_key(caller.as_deref(), &headers)? {
+        Some(key) => api.plane.create_once(request.into(), key).await?,
+        None => api.plane.create(request.into()).await?,
+    };
     let location = HeaderValue::from_str(&format!("/v1/sandboxes/{}", sandbox.id)).ok();
     let headers: HeaderMap = location.map(|location| (header::LOCATION, location)).into_iter().collect();
     Ok((StatusCode::CREATED, headers, axum::Json(SandboxView::from(sandbox))))
@@ -110,6 +120,13 @@ async fn logs(
     let limit = query.limit_bytes.unwrap_or(DEFAULT_LOG_BYTES).min(MAX_LOG_BYTES);
     let console = api.plane.console(&SandboxId::parse(&id)?, limit).await?;
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], console))
+}
+
+/// The client's name for this request, kept apart from other clients' names.
+fn idempotency_key(caller: Option<&Caller>, headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let scope = caller.map_or("", |Caller(id)| id.as_str());
+    Ok(Some(IdempotencyKey::parse(scope, key.to_str().unwrap_or_default())?))
 }
 
 const DEFAULT_PAGE: usize = 100;

@@ -43,9 +43,9 @@ async fn build(
     require_local(trust)?;
     let build = to_build(request)?;
     let (progress, steps) = mpsc::channel(16);
-    let node = api.plane.node().clone();
+    let plane = api.plane.clone();
     // In a task of its own: a client that goes away neither ends the build nor leaves half of it.
-    let built = tokio::spawn(async move { node.build_template(build, progress).await });
+    let built = tokio::spawn(async move { plane.build_template(build, progress).await });
     let steps = futures::stream::unfold(steps, |mut steps| async move { Some((steps.recv().await?, steps)) });
     let end = futures::stream::once(async move {
         match built.await {
@@ -63,7 +63,7 @@ async fn build(
     responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)),
 )]
 async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
-    api.plane.node().remove_template(&TemplateName::parse(name)?).await?;
+    api.plane.remove_template(&TemplateName::parse(name)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

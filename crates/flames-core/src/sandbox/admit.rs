@@ -74,6 +74,10 @@ pub struct Limits {
     pub max_timeout: Option<Duration>,
     /// How long a guest may take to boot.
     pub boot_deadline: Duration,
+    /// How long the log of a sandbox, and the record of a failed one, are kept.
+    pub retention: Duration,
+    /// Exposed ports are hosts below this domain.
+    pub domain: String,
 }
 
 /// A create that can be made.
@@ -104,6 +108,8 @@ impl Default for Limits {
             default_timeout: Timeout::After(Duration::from_secs(300)),
             max_timeout: None,
             boot_deadline: Duration::from_secs(60),
+            retention: Duration::from_secs(24 * 3600),
+            domain: "sandbox.localhost".to_owned(),
         }
     }
 }

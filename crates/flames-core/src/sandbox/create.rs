@@ -8,6 +8,7 @@
 //! | hand out | the record in `running` | destroying the run, removing the record |
 
 use crate::SandboxId;
+use crate::idempotency::{IdempotencyKey, Seen};
 use crate::plane::ControlPlane;
 use crate::sandbox::admit::{CreateSandbox, Plan, Timeout, admit};
 use crate::sandbox::error::{CreateSandboxError, LifecycleError};
@@ -15,6 +16,7 @@ use crate::sandbox::record::{Sandbox, Stored, Timings};
 use crate::sandbox::run;
 use crate::sandbox::state::{Event, State};
 use flames_node::{CreateVm, CreatedVm};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -27,6 +29,29 @@ impl ControlPlane {
     /// # Errors
     /// A variant per step; nothing is left of a create that failed.
     pub async fn create(self: &Arc<Self>, request: CreateSandbox) -> Result<Sandbox, CreateSandboxError> {
+        self.create_in_task(request, None).await
+    }
+
+    /// The same for a request that may come twice: the repeat gives the sandbox that the first made.
+    ///
+    /// # Errors
+    /// `InProgress` while the first is under way; those of [`ControlPlane::create`].
+    pub async fn create_once(
+        self: &Arc<Self>,
+        request: CreateSandbox,
+        key: IdempotencyKey,
+    ) -> Result<Sandbox, CreateSandboxError> {
+        match self.repeats.claim(&key).await? {
+            Seen::Made(id) => self.get(&id).await.map_err(CreateSandboxError::Record),
+            Seen::First => self.create_in_task(request, Some(key)).await,
+        }
+    }
+
+    async fn create_in_task(
+        self: &Arc<Self>,
+        request: CreateSandbox,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Sandbox, CreateSandboxError> {
         if self.shutdown.is_cancelled() {
             return Err(CreateSandboxError::ShuttingDown);
         }
@@ -34,12 +59,25 @@ impl ControlPlane {
         let plane = Arc::clone(self);
         self.tasks.spawn(async move {
             let made = plane.create_steps(request).await;
+            if let Some(key) = key {
+                plane.remember(&key, made.as_ref().ok()).await;
+                // Whoever repeats the request wants the sandbox, even if nobody waits now.
+                let _ = answer.send(made);
+                return;
+            }
             if let Err(Ok(unwanted)) = answer.send(made) {
                 tracing::info!(sandbox = %unwanted.id, "destroying a sandbox whose client went away");
                 plane.destroy_logged(&unwanted.id).await;
             }
         });
         waiting.await.unwrap_or(Err(CreateSandboxError::ShuttingDown))
+    }
+
+    async fn remember(&self, key: &IdempotencyKey, made: Option<&Sandbox>) {
+        match made {
+            Some(sandbox) => self.repeats.made(key, &sandbox.id).await,
+            None => self.repeats.failed(key).await,
+        }
     }
 
     async fn create_steps(&self, request: CreateSandbox) -> Result<Sandbox, CreateSandboxError> {
@@ -86,6 +124,7 @@ impl ControlPlane {
             started_at: None,
             changed_at: now,
             ends_at: None,
+            ports: BTreeSet::new(),
             timings: Timings::default(),
             facts: None,
         };

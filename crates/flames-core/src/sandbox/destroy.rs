@@ -7,6 +7,7 @@
 //! | forget | the record gone | it stays in `stopping`; the sweep tries again |
 
 use crate::SandboxId;
+use crate::jobs::Job;
 use crate::plane::ControlPlane;
 use crate::sandbox::error::LifecycleError;
 use crate::sandbox::record::{Failure, Stored};
@@ -57,6 +58,7 @@ impl ControlPlane {
                 Ok(())
             })
             .await?;
+        self.enqueue_logged(Job::ForgetSandbox { id: id.clone() }, self.limits.retention).await;
         self.take_down(&failed).await
     }
 
@@ -71,6 +73,10 @@ impl ControlPlane {
 
     async fn take_down(&self, stored: &Stored) -> Result<(), LifecycleError> {
         let sandbox = &stored.sandbox;
+        self.keep_console(sandbox).await;
+        if !sandbox.ports.is_empty() {
+            self.ports.look_again();
+        }
         let gone = self.node.destroy(&sandbox.run).await;
         gone.map(drop).map_err(|source| LifecycleError::Node { id: sandbox.id.clone(), source })
     }

@@ -20,6 +20,9 @@ pub enum CreateSandboxError {
     /// It started, and its record could not be brought to `running`; it was destroyed again.
     #[error("the sandbox started and could not be handed out")]
     HandOut(#[source] LifecycleError),
+    /// Another request with the same idempotency key is under way.
+    #[error("a request with this idempotency key is under way")]
+    InProgress,
     /// The daemon is shutting down.
     #[error("the daemon is shutting down")]
     ShuttingDown,

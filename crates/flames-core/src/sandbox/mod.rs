@@ -4,6 +4,7 @@ pub mod admit;
 mod create;
 mod destroy;
 pub mod error;
+mod logs;
 pub mod query;
 pub mod record;
 pub(crate) mod run;

@@ -6,7 +6,6 @@ use crate::sandbox::admit::{Timeout, timeout};
 use crate::sandbox::error::{GuestCallError, InvalidRequest, LifecycleError};
 use crate::sandbox::record::Sandbox;
 use crate::sandbox::state::State;
-use bytes::Bytes;
 use flames_node::{AccessToken, GuestClient};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -96,16 +95,6 @@ impl ControlPlane {
         }
         let client = self.node.guest(&sandbox.run).await;
         Ok(client.map_err(|source| LifecycleError::Node { id: id.clone(), source })?)
-    }
-
-    /// The newest bytes of the console.
-    ///
-    /// # Errors
-    /// `Node` when the host has none.
-    pub async fn console(&self, id: &SandboxId, limit_bytes: usize) -> Result<Bytes, LifecycleError> {
-        let sandbox = self.get(id).await?;
-        let console = self.node.console(&sandbox.run, limit_bytes).await;
-        console.map_err(|source| LifecycleError::Node { id: id.clone(), source })
     }
 
     /// The token that clients of this sandbox present to its agent.

@@ -8,7 +8,7 @@ use flames_provider::ErrorKind;
 use flames_state::{Key, Precondition, Revision, StateStore, StateStoreExt, Write};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A sandbox as the store keeps it. Holds no secret: tokens are derived, environments live in the guest.
@@ -36,6 +36,9 @@ pub struct Sandbox {
     pub changed_at: Timestamp,
     /// When it ends by itself; `None` is never.
     pub ends_at: Option<Timestamp>,
+    /// Its ports that the world may reach.
+    #[serde(default)]
+    pub ports: BTreeSet<u16>,
     /// How long its create took, by stage.
     pub timings: Timings,
     /// What it has on its host.
@@ -100,7 +103,8 @@ pub(crate) struct Records {
     store: Arc<dyn StateStore>,
 }
 
-const PREFIX: &str = "sandbox/";
+/// What the keys of all sandboxes' records start with.
+pub(crate) const PREFIX: &str = "sandbox/";
 
 impl Records {
     pub(crate) fn new(store: Arc<dyn StateStore>) -> Self {

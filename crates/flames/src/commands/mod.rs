@@ -61,6 +61,8 @@ async fn client_command(context: &Context, command: Command) -> anyhow::Result<(
         Command::Logs(command) => sandboxes::logs(&client, &command).await,
         Command::Ls(command) => sandboxes::ls(&client, &command, json).await,
         Command::Inspect(command) => sandboxes::inspect(&client, &command).await,
+        Command::Expose(command) => sandboxes::expose(&client, &command, json).await,
+        Command::Events(command) => sandboxes::events(&client, &command, json).await,
         Command::Timeout(command) => sandboxes::timeout(&client, &command, json).await,
         Command::Rm(command) => sandboxes::rm(&client, &command, json).await,
         Command::Template(command) => templates::run(&client, command, json).await,

@@ -1,9 +1,10 @@
 //! The commands that look at sandboxes, make and end them.
 
-use crate::cli::{Create, Inspect, Logs, Ls, Rm, Timeout};
+use crate::cli::{Create, Events, Expose, Inspect, Logs, Ls, Rm, Timeout};
 use crate::client::Client;
 use crate::output;
 use flames_api::model::{CreateRequest, SandboxView};
+use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use std::io::Write;
 
@@ -42,6 +43,28 @@ pub(crate) async fn timeout(client: &Client, command: &Timeout, json: bool) -> a
         (false, Some(ends_at)) => output::line(format!("{} ends at {ends_at}", sandbox.id)),
         (false, None) => output::line(format!("{} does not end by itself", sandbox.id)),
     }
+}
+
+pub(crate) async fn expose(client: &Client, command: &Expose, json: bool) -> anyhow::Result<()> {
+    if command.remove {
+        return client.unexpose(&command.id, command.port).await;
+    }
+    let exposed = client.expose(&command.id, command.port).await?;
+    if json { output::json(&exposed) } else { output::line(exposed.url) }
+}
+
+/// Prints a line an event until the daemon goes away or somebody stops it.
+pub(crate) async fn events(client: &Client, command: &Events, json: bool) -> anyhow::Result<()> {
+    let mut events = client.events(command.since).await?;
+    while let Some(event) = events.next().await {
+        let event = event?;
+        let state = event.sandbox.as_ref().map_or("removed", |sandbox| sandbox.state.as_str());
+        match json {
+            true => output::line(serde_json::to_string(&event)?)?,
+            false => output::line(format!("{:>8}  {}  {state}", event.revision, event.id))?,
+        }
+    }
+    Err(anyhow::anyhow!("the daemon went away"))
 }
 
 pub(crate) async fn logs(client: &Client, command: &Logs) -> anyhow::Result<()> {

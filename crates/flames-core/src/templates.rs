@@ -1,0 +1,103 @@
+//! Templates: built on a host, remembered in the records, stored in the blob store for other hosts.
+
+use crate::jobs::Job;
+use crate::plane::ControlPlane;
+use flames_blob::{BlobKey, BlobStoreExt, PutOptions};
+use flames_node::{BuildProgress, BuildTemplate, Template, TemplateName};
+use flames_provider::{Error, ErrorKind, Result};
+use flames_state::{Key, Precondition, StateStoreExt};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Where a template's image is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredTemplate {
+    /// Its name.
+    pub name: TemplateName,
+    /// Hash of the image, hex: its name in the blob store.
+    pub sha256: String,
+    /// Size of the image.
+    pub size_bytes: u64,
+}
+
+impl ControlPlane {
+    /// Builds a template, and has a copy of its image stored.
+    ///
+    /// # Errors
+    /// What the node answers.
+    pub async fn build_template(
+        &self,
+        request: BuildTemplate,
+        progress: mpsc::Sender<BuildProgress>,
+    ) -> Result<Template> {
+        let template = self.node.build_template(request, progress).await?;
+        self.enqueue_logged(Job::StoreTemplate { name: template.name.clone() }, Duration::ZERO).await;
+        Ok(template)
+    }
+
+    /// Removes a template. Its image stays in the blob store as long as another name has it.
+    ///
+    /// # Errors
+    /// What the node and the stores answer.
+    pub async fn remove_template(&self, name: &TemplateName) -> Result<()> {
+        self.node.remove_template(name).await?;
+        let key = record_key(name)?;
+        let Some(found) = self.providers.state.get_json::<StoredTemplate>(&key).await? else { return Ok(()) };
+        self.providers.state.delete(key, Precondition::Revision(found.revision)).await?;
+        if !self.has_image(&found.value.sha256).await? {
+            self.providers.blob.delete(&image_key(&found.value.sha256)?).await?;
+        }
+        Ok(())
+    }
+
+    /// Copies an image into the blob store, then says so in a record: never the other way round.
+    pub(crate) async fn store_template(&self, name: &TemplateName) -> Result<()> {
+        let templates = self.node.templates().await?;
+        // Removed again before its turn came.
+        let Some(template) = templates.into_iter().find(|template| template.name == *name) else {
+            return Ok(());
+        };
+        let key = image_key(&template.sha256)?;
+        match self.providers.blob.put_file(&key, PutOptions::CREATE_ONLY, &template.image).await {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        let stored =
+            StoredTemplate { name: template.name, sha256: template.sha256, size_bytes: template.size_bytes };
+        self.providers.state.put_json(record_key(name)?, &stored, Precondition::None).await?;
+        Ok(())
+    }
+
+    async fn has_image(&self, sha256: &str) -> Result<bool> {
+        let mut after = None;
+        loop {
+            let page = self.providers.state.list(PREFIX, after.as_ref(), PAGE).await?;
+            let has = |value: &[u8]| {
+                serde_json::from_slice::<StoredTemplate>(value).is_ok_and(|it| it.sha256 == sha256)
+            };
+            if page.records.iter().any(|record| has(&record.value)) {
+                return Ok(true);
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(false),
+            }
+        }
+    }
+}
+
+const PREFIX: &str = "template/";
+const PAGE: usize = 500;
+
+fn record_key(name: &TemplateName) -> Result<Key> {
+    Key::parse(format!("{PREFIX}{name}"))
+}
+
+fn image_key(sha256: &str) -> Result<BlobKey> {
+    if sha256.is_empty() {
+        return Err(Error::new(ErrorKind::Corrupt, "template", "image").detail("its hash was not recorded"));
+    }
+    BlobKey::parse(format!("templates/{sha256}"))
+}
