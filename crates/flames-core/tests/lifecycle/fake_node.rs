@@ -1,0 +1,311 @@
+//! A node whose machines are entries in a map: creates and destroys can be held, and made to fail.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use flames_node::{
+    AccessToken, Adoption, BuildProgress, BuildTemplate, Capacity, CreateError, CreateStep, CreateVm,
+    CreatedVm, Dial, Error, ErrorKind, Exit, ExitCause, GuestClient, GuestStream, Leak, MiB, Node, Reaped,
+    Result, RunExit, RunFacts, RunInfo, StageTimings, Template, TemplateName, VmId, VmState,
+};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// The node. Its machines outlive the control planes that use it, as real ones do.
+#[derive(Debug)]
+pub(crate) struct FakeNode {
+    machines: Mutex<Machines>,
+    /// Bumped at each change of `machines`, so that tests wait for an event and not for a time.
+    changed: watch::Sender<u64>,
+    creates: watch::Sender<Gate>,
+    destroys: watch::Sender<Gate>,
+    exits: broadcast::Sender<RunExit>,
+    agent: Arc<dyn Dial>,
+}
+
+/// Whether calls may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    Open,
+    Held,
+}
+
+#[derive(Debug, Default)]
+struct Machines {
+    running: BTreeMap<VmId, RunInfo>,
+    creating: BTreeMap<VmId, CancellationToken>,
+    fail_creates_at: Option<CreateStep>,
+    failing_destroys: u32,
+    destroy_calls: usize,
+}
+
+impl FakeNode {
+    /// A node whose guests nobody answers in.
+    pub(crate) fn new() -> Arc<Self> {
+        Self::with_agent(Arc::new(Nobody))
+    }
+
+    /// A node whose guests answer as `agent` does.
+    pub(crate) fn with_agent(agent: Arc<dyn Dial>) -> Arc<Self> {
+        Arc::new(Self {
+            machines: Mutex::default(),
+            changed: watch::Sender::new(0),
+            creates: watch::Sender::new(Gate::Open),
+            destroys: watch::Sender::new(Gate::Open),
+            exits: broadcast::Sender::new(64),
+            agent,
+        })
+    }
+
+    pub(crate) fn running(&self) -> Vec<VmId> {
+        self.machines().running.keys().cloned().collect()
+    }
+
+    pub(crate) fn creating(&self) -> usize {
+        self.machines().creating.len()
+    }
+
+    pub(crate) fn destroy_calls(&self) -> usize {
+        self.machines().destroy_calls
+    }
+
+    /// Lets every create fail at a step from now on; `None` lets them pass again.
+    pub(crate) fn fail_creates_at(&self, step: Option<CreateStep>) {
+        self.machines().fail_creates_at = step;
+    }
+
+    /// Lets the next `count` destroys fail and take nothing away.
+    pub(crate) fn fail_destroys(&self, count: u32) {
+        self.machines().failing_destroys = count;
+    }
+
+    pub(crate) fn hold_creates(&self) {
+        self.creates.send_replace(Gate::Held);
+    }
+
+    pub(crate) fn release_creates(&self) {
+        self.creates.send_replace(Gate::Open);
+    }
+
+    pub(crate) fn hold_destroys(&self) {
+        self.destroys.send_replace(Gate::Held);
+    }
+
+    pub(crate) fn release_destroys(&self) {
+        self.destroys.send_replace(Gate::Open);
+    }
+
+    /// A machine that no record knows of.
+    pub(crate) fn start_unowned(&self, run: &str) {
+        let run = VmId::parse(run).unwrap();
+        self.machines().running.insert(run.clone(), info(run));
+    }
+
+    /// The machine's process ends by itself, and its node sees it.
+    pub(crate) fn kill(&self, run: &VmId, cause: ExitCause) {
+        self.vanish(run);
+        self.tell_exit(run, cause);
+    }
+
+    /// The machine's process ends while nobody looks.
+    pub(crate) fn vanish(&self, run: &VmId) {
+        self.machines().running.remove(run);
+        self.note_change();
+    }
+
+    pub(crate) fn tell_exit(&self, run: &VmId, cause: ExitCause) {
+        let exit = Exit { cause, last_output: "last words".into() };
+        let _ = self.exits.send(RunExit { run: run.clone(), exit });
+    }
+
+    /// Waits until the node looks as `wanted` says.
+    pub(crate) async fn until(&self, wanted: impl Fn(&Self) -> bool) {
+        let mut changed = self.changed.subscribe();
+        while !wanted(self) {
+            changed.changed().await.unwrap();
+        }
+    }
+
+    fn machines(&self) -> MutexGuard<'_, Machines> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_change(&self) {
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    async fn boot(&self, request: &CreateVm) -> std::result::Result<(), CreateError> {
+        let cancelled = CancellationToken::new();
+        self.machines().creating.insert(request.run.clone(), cancelled.clone());
+        let _creating = Creating { node: self, run: &request.run };
+        self.note_change();
+        let failing = self.machines().fail_creates_at;
+        if let Some(step) = failing {
+            return Err(step.failed(Error::new(ErrorKind::Unavailable, "run", request.run.as_str())));
+        }
+        let mut gate = self.creates.subscribe();
+        tokio::select! {
+            _ = gate.wait_for(|gate| *gate == Gate::Open) => Ok(()),
+            () = cancelled.cancelled() => {
+                Err(CreateStep::Boot.failed(Error::new(ErrorKind::Conflict, "run", request.run.as_str())))
+            }
+        }
+    }
+}
+
+/// Also when the create is dropped, nothing of it stays.
+struct Creating<'a> {
+    node: &'a FakeNode,
+    run: &'a VmId,
+}
+
+impl Drop for Creating<'_> {
+    fn drop(&mut self) {
+        self.node.machines().creating.remove(self.run);
+        self.node.note_change();
+    }
+}
+
+#[async_trait]
+impl Node for FakeNode {
+    async fn create(&self, request: CreateVm) -> std::result::Result<CreatedVm, CreateError> {
+        self.boot(&request).await?;
+        let info = info(request.run.clone());
+        self.machines().running.insert(request.run.clone(), info.clone());
+        self.note_change();
+        Ok(CreatedVm { run: request.run, timings: StageTimings::default(), facts: info.facts })
+    }
+
+    async fn destroy(&self, run: &VmId) -> Result<Exit> {
+        self.machines().destroy_calls += 1;
+        self.note_change();
+        let mut gate = self.destroys.subscribe();
+        let _ = gate.wait_for(|gate| *gate == Gate::Open).await;
+        let gone = {
+            let mut machines = self.machines();
+            if machines.failing_destroys > 0 {
+                machines.failing_destroys -= 1;
+                return Err(Error::new(ErrorKind::Timeout, "run", run.as_str()));
+            }
+            if let Some(creating) = machines.creating.get(run) {
+                creating.cancel();
+            }
+            machines.running.remove(run).is_some()
+        };
+        self.note_change();
+        let cause = if gone { ExitCause::Stopped } else { ExitCause::Unknown };
+        if gone {
+            self.tell_exit(run, cause);
+        }
+        Ok(Exit { cause, last_output: String::new() })
+    }
+
+    async fn pause(&self, run: &VmId) -> Result<()> {
+        self.inspect(run).await.map(drop)
+    }
+
+    async fn resume(&self, run: &VmId) -> Result<()> {
+        self.inspect(run).await.map(drop)
+    }
+
+    async fn guest(&self, run: &VmId) -> Result<GuestClient> {
+        self.inspect(run).await?;
+        Ok(GuestClient::new(Arc::clone(&self.agent), AccessToken::new("token")))
+    }
+
+    async fn connect(&self, run: &VmId, _port: u16) -> Result<GuestStream> {
+        self.inspect(run).await?;
+        self.agent.dial().await
+    }
+
+    async fn console(&self, run: &VmId, limit: usize) -> Result<Bytes> {
+        self.inspect(run).await?;
+        let console = b"Linux version 6\n";
+        Ok(Bytes::from_static(&console[console.len().saturating_sub(limit)..]))
+    }
+
+    async fn inspect(&self, run: &VmId) -> Result<RunInfo> {
+        let found = self.machines().running.get(run).cloned();
+        found.ok_or_else(|| Error::new(ErrorKind::NotFound, "run", run.as_str()))
+    }
+
+    async fn list(&self) -> Vec<RunInfo> {
+        self.machines().running.values().cloned().collect()
+    }
+
+    fn exits(&self) -> broadcast::Receiver<RunExit> {
+        self.exits.subscribe()
+    }
+
+    async fn templates(&self) -> Result<Vec<Template>> {
+        Ok(Vec::new())
+    }
+
+    async fn build_template(
+        &self,
+        request: BuildTemplate,
+        _progress: mpsc::Sender<BuildProgress>,
+    ) -> Result<Template> {
+        Err(Error::new(ErrorKind::InvalidInput, "template", request.name.as_str()).detail("nothing to pack"))
+    }
+
+    async fn remove_template(&self, name: &TemplateName) -> Result<()> {
+        Err(Error::new(ErrorKind::NotFound, "template", name.as_str()))
+    }
+
+    async fn adopt(&self) -> Result<Adoption> {
+        Ok(Adoption { adopted: self.list().await, ..Adoption::default() })
+    }
+
+    async fn reap(&self) -> Result<Reaped> {
+        Ok(Reaped::default())
+    }
+
+    async fn leaks(&self) -> Result<Vec<Leak>> {
+        Ok(Vec::new())
+    }
+
+    async fn capacity(&self) -> Capacity {
+        Capacity {
+            driver: "fake".into(),
+            cpus: 2,
+            memory_total: MiB(4096),
+            memory_available: MiB(2048),
+            disk_available_bytes: 1 << 30,
+            runs: self.running().len(),
+            max_vcpus: 8,
+            max_memory: MiB(8192),
+            namespaces: false,
+        }
+    }
+
+    async fn shutdown(&self) {}
+}
+
+/// A guest that does not answer.
+#[derive(Debug)]
+struct Nobody;
+
+#[async_trait]
+impl Dial for Nobody {
+    async fn dial(&self) -> Result<GuestStream> {
+        Err(Error::new(ErrorKind::Unavailable, "guest", "nobody"))
+    }
+}
+
+fn info(run: VmId) -> RunInfo {
+    let facts = RunFacts {
+        driver: "fake".into(),
+        pid: 1,
+        netns: None,
+        host_port: None,
+        run_dir: "/nowhere".into(),
+        disk: "/nowhere/disk".into(),
+        console: "/nowhere/console".into(),
+        template: TemplateName::parse("mini").unwrap(),
+        template_sha256: String::new(),
+        agent_version: "0".into(),
+    };
+    RunInfo { run, state: VmState::Running, vcpus: 1, memory: MiB(256), disk: MiB(1024), facts }
+}

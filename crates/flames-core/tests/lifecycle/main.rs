@@ -1,0 +1,12 @@
+//! The control plane, held to its promises over a node in memory: what is recorded, what runs, what is left.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod create;
+mod destroy;
+mod exits;
+mod expiry;
+mod fake_node;
+mod query;
+mod restart;
+mod world;
