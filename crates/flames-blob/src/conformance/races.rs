@@ -39,7 +39,7 @@ pub async fn racing_replaces_leave_one_body_whole(subject: &Subject) {
 }
 
 pub async fn a_reader_sees_the_old_or_the_new_blob_never_a_mix(subject: &Subject) {
-    let body = |round: u8| content(if round % 2 == 0 { 300_000 } else { 200_000 }, round);
+    let body = |round: u8| content(if round.is_multiple_of(2) { 300_000 } else { 200_000 }, round);
     put(subject, "read", &body(0)).await;
     let done = AtomicBool::new(false);
     let writer = async {
