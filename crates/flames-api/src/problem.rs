@@ -1,7 +1,7 @@
 //! Errors as clients see them: RFC 9457 problem details.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flames_core::rate::TooMany;
@@ -255,6 +255,16 @@ impl From<JsonRejection> for Problem {
             status => status,
         };
         Self::new(status, code, rejection.body_text()).about("body", "")
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        let code = match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
+            _ => "invalid_request",
+        };
+        Self::new(rejection.status(), code, rejection.body_text()).about("body", "")
     }
 }
 

@@ -6,6 +6,7 @@ use crate::model::{ExecEvent, ExecRequest, ProcessView, SignalName, SignalReques
 use crate::problem::Problem;
 use axum::body::Body;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -67,13 +68,17 @@ async fn list(
     post, path = "/v1/sandboxes/{id}/processes/{pid}/stdin", tag = "processes",
     params(("id" = String, Path), ("pid" = u32, Path)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "at most 1 MiB"),
-    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem)),
+    responses(
+        (status = 204), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 413, description = "more than 1 MiB at once", body = Problem),
+    ),
 )]
 async fn send_input(
     State(api): State<Api>,
     Path((id, pid)): Path<(String, u32)>,
-    input: Bytes,
+    input: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
+    let input = input?;
     api.plane.guest(&SandboxId::parse(&id)?).await?.send_input(pid, &input).await?;
     Ok(StatusCode::NO_CONTENT)
 }

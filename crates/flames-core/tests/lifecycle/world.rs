@@ -5,7 +5,7 @@ use flames_core::clock::Clock;
 use flames_core::sandbox::admit::{CreateSandbox, Limits, Timeout};
 use flames_core::sandbox::record::Sandbox;
 use flames_core::sandbox::state::State;
-use flames_core::{ControlPlane, SandboxId};
+use flames_core::{ControlPlane, Providers, SandboxId};
 use flames_provider::decorate::FaultPlan;
 use flames_state::decorate::WithFaults;
 use flames_state::{Key, MemoryStateStore, StateStore, StateStoreExt};
@@ -37,9 +37,10 @@ impl World {
         self.plane_over(Arc::new(WithFaults::new(self.store.clone(), Arc::new(plan)))).await
     }
 
-    async fn plane_over(&self, store: Arc<dyn StateStore>) -> Arc<ControlPlane> {
+    async fn plane_over(&self, state: Arc<dyn StateStore>) -> Arc<ControlPlane> {
+        let providers = Providers { state, ..Providers::memory() };
         let clock = Arc::new(TestClock::starting_now());
-        ControlPlane::start(store, self.node.clone(), clock, Limits::default()).await.unwrap()
+        ControlPlane::start(providers, self.node.clone(), clock, Limits::default()).await.unwrap()
     }
 
     /// Every sandbox record there is.
