@@ -51,7 +51,7 @@ pub fn command_line(
 fn kernel_command_line(spec: &VmSpec, host: &HostFacts) -> String {
     let mut words = vec!["quiet".to_owned(), "console=hvc0".into(), "8250.nr_uarts=0".into()];
     words.extend(["reboot=t".into(), "panic=-1".into()]);
-    words.extend(host.tsc_khz.map(|khz| format!("tsc_early_khz={khz}")));
+    words.extend(host.tsc_khz.map(time_stamp_counter).into_iter().flatten());
     words.extend(["no_timer_check".into(), "lapic_timer_hz=1000000000".into(), "noreplace-smp".into()]);
     if host.major() < 10 {
         // Older QEMU translates code anew for every address layout: fork and exec would be nine times slower.
@@ -62,11 +62,23 @@ fn kernel_command_line(spec: &VmSpec, host: &HostFacts) -> String {
     words.join(" ")
 }
 
+/// The guest reads the host's counter, which is constant. `tsc=reliable`: on a busy host guests lose timer ticks,
+/// and a kernel that checks the counter against ticks gives the counter up, for a clock of 10 ms steps that
+/// goes wrong with every further tick.
+fn time_stamp_counter(khz: u32) -> [String; 2] {
+    [format!("tsc_early_khz={khz}"), "tsc=reliable".to_owned()]
+}
+
+/// Everything that can be emulated (RDRAND matters most: the generator is ready at once), but for what makes
+/// guests slower. `la57`: five levels of page tables. `erms`: kernel and C library would clear and copy memory by
+/// byte strings, which real processors do in blocks and emulation byte by byte.
+const PROCESSOR: &str = "max,la57=off,erms=off";
+
 fn machine(line: &mut Line, spec: &VmSpec, config: &QemuConfig) {
     line.option("-name", format!("flames-{}", spec.id))
         .option("-M", "microvm,acpi=off,memory-backend=m")
         .option("-accel", format!("tcg,tb-size={}", config.translation_buffer_mib))
-        .option("-cpu", "max,la57=off")
+        .option("-cpu", PROCESSOR)
         .option("-smp", spec.vcpus.to_string())
         .option("-m", spec.memory.0.to_string())
         .option("-bios", config.firmware.as_os_str());

@@ -5,32 +5,38 @@ use crate::config::QemuConfig;
 use crate::console;
 use crate::files;
 use crate::host::{self, HostFacts};
+use crate::left::Left;
 use crate::process::{Launch, Process};
 use crate::vm::{Prepared, Vm};
 use async_trait::async_trait;
 use flames_vmm::{
-    Capabilities, Error, ErrorKind, HANDLE_FILE, Network, PrepareFor, PreparedVm, Result, Retry, RunningVm,
-    VmHandle, VmSpec, VmmDriver,
+    Capabilities, Error, ErrorKind, Network, PrepareFor, PreparedVm, Result, Retry, RunningVm, VmHandle,
+    VmSpec, VmmDriver,
 };
-use std::path::Path;
+use std::sync::Arc;
+use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 /// Runs microVMs in QEMU without hardware virtualisation.
 #[derive(Debug)]
 pub struct QemuDriver {
     config: QemuConfig,
-    host: OnceCell<HostFacts>,
+    host: Arc<OnceCell<HostFacts>>,
 }
 
 pub(crate) const NAME: &str = "qemu";
 
 impl QemuDriver {
-    /// Starts nothing and looks at nothing yet.
+    /// Inside a runtime it begins to look at the host at once, so that the first VM need not wait for that.
     pub fn new(config: QemuConfig) -> Self {
-        Self { config, host: OnceCell::new() }
+        let host = Arc::default();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(look_ahead(Arc::clone(&host), config.clone()));
+        }
+        Self { config, host }
     }
 
-    /// What this driver found out about the host; found on first use, in about 50 ms.
+    /// What this driver found out about the host; looking takes about 50 ms, once.
     ///
     /// # Errors
     /// `Unavailable` if QEMU is not installed.
@@ -79,7 +85,8 @@ impl QemuDriver {
                 return Err(broken(&format!("cannot start QEMU: {said}"), error));
             }
         };
-        write_handle(&process.handle(&spec.id, &spec.run_dir)).await?;
+        let left = Left::new(process.handle(&spec.id, &spec.run_dir), spec.console_limit_bytes);
+        left.write().await.map_err(|error| broken("cannot write its handle", error))?;
         Ok(process)
     }
 }
@@ -123,9 +130,16 @@ impl VmmDriver for QemuDriver {
         let found = Process::adopt(handle)
             .map_err(|error| says_who(unavailable(handle.id.as_str(), "cannot watch its process", error)))?;
         let Some(process) = found else { return Ok(None) };
-        let vm = Vm::attach_again(handle, process, self.config.command_timeout()).await.map_err(says_who)?;
+        let limit = Left::console_limit(handle).await;
+        let vm = Vm::attach_again(handle, process, self.config.command_timeout(), limit).await;
+        let vm = vm.map_err(says_who)?;
         Ok(Some(Box::new(vm)))
     }
+}
+
+/// What fails here fails again, and is told, where somebody needs it.
+async fn look_ahead(host: Arc<OnceCell<HostFacts>>, config: QemuConfig) {
+    let _told_later = host.get_or_try_init(|| host::find(&config)).await;
 }
 
 fn namespace(network: &Network) -> Option<std::path::PathBuf> {
@@ -133,18 +147,6 @@ fn namespace(network: &Network) -> Option<std::path::PathBuf> {
         Network::Tap { netns, .. } => Some(netns.clone()),
         Network::None | Network::User { .. } => None,
     }
-}
-
-/// Leaves the handle for a daemon that comes after this one, in one step.
-async fn write_handle(handle: &VmHandle) -> Result<()> {
-    let written = write_whole(&handle.run_dir.join(HANDLE_FILE), handle).await;
-    written.map_err(|error| unavailable(handle.id.as_str(), "cannot write its handle", error))
-}
-
-async fn write_whole(path: &Path, handle: &VmHandle) -> std::io::Result<()> {
-    let unfinished = path.with_extension("json.new");
-    tokio::fs::write(&unfinished, serde_json::to_vec(handle)?).await?;
-    tokio::fs::rename(&unfinished, path).await
 }
 
 pub(crate) fn unavailable(

@@ -10,7 +10,7 @@
 //! | `boot.sock` | the boot channel to the agent ([`boot`]) |
 //! | `console.sock` | the guest's console, kept with a limit in `console.log` ([`console`]) |
 //! | `vmm.log` | what QEMU itself prints |
-//! | `vmm.json` | the handle by which a restarted daemon adopts the VM |
+//! | `vmm.json` | the handle by which a restarted daemon adopts the VM, with the console's limit |
 //!
 //! Each socket serves one client at a time, and the directory is the daemon's alone (mode 0700).
 
@@ -26,6 +26,7 @@ mod console;
 mod exit;
 mod files;
 mod host;
+mod left;
 mod process;
 mod qmp;
 

@@ -44,9 +44,6 @@ pub(crate) struct Vm {
     exit: OnceCell<Exit>,
 }
 
-/// The limit of a console whose VM was adopted; the handle does not say what it was.
-const ADOPTED_CONSOLE_LIMIT: u64 = 1 << 20;
-
 impl Prepared {
     pub(crate) fn new(vm: Vm, spec: VmSpec) -> Self {
         Self { vm, spec }
@@ -99,8 +96,13 @@ impl Vm {
     }
 
     /// Connects to a QEMU that an earlier daemon started.
-    pub(crate) async fn attach_again(handle: &VmHandle, process: Process, timeout: Duration) -> Result<Self> {
-        let lines = Self::connect(&handle.run_dir, timeout, ADOPTED_CONSOLE_LIMIT).await;
+    pub(crate) async fn attach_again(
+        handle: &VmHandle,
+        process: Process,
+        timeout: Duration,
+        console_limit: u64,
+    ) -> Result<Self> {
+        let lines = Self::connect(&handle.run_dir, timeout, console_limit).await;
         let lines = lines.map_err(|error| {
             unavailable(handle.id.as_str(), "its process lives and does not answer", error)
         })?;

@@ -113,6 +113,7 @@ macro_rules! vmm_conformance {
             dropping_a_booting_vm_ends_its_process,
             dropping_a_running_vm_leaves_it_to_be_adopted,
             an_adopted_vm_can_be_paused_and_stopped,
+            an_adopted_vm_keeps_the_limit_of_its_console,
             a_process_that_is_gone_is_not_adopted,
             a_reused_pid_is_not_adopted,
             many_vms_boot_at_once,
@@ -248,16 +249,20 @@ pub async fn a_crash_is_reported_with_its_cause_and_the_last_output(factory: &dy
 /// However much a guest prints, the file stays within its limit and holds the end.
 pub async fn the_console_keeps_its_newest_bytes_within_the_limit(factory: &dyn Factory) {
     let (spec, vm) = boot(factory, Guest::Chatty).await;
-    let log = spec.run_dir.join(CONSOLE_FILE);
-    eventually("the guest prints its last line", async || {
-        let console = tokio::fs::read(&log).await.unwrap_or_default();
-        assert!(console.len() as u64 <= CONSOLE_LIMIT, "{} bytes of console", console.len());
-        String::from_utf8_lossy(&console).contains("the last line")
-    })
-    .await;
+    console_says_its_last_line_within_the_limit(&spec).await;
     kill(vm).await;
-    let kept = tokio::fs::metadata(&log).await.unwrap().len();
+    let kept = tokio::fs::metadata(spec.run_dir.join(CONSOLE_FILE)).await.unwrap().len();
     assert!((CONSOLE_LIMIT / 4..=CONSOLE_LIMIT).contains(&kept), "{kept} bytes are kept");
+}
+
+/// A restart of the daemon does not let the file grow.
+pub async fn an_adopted_vm_keeps_the_limit_of_its_console(factory: &dyn Factory) {
+    let (spec, vm) = boot(factory, Guest::Chatty).await;
+    let handle = vm.handle();
+    drop(vm);
+    let adopted = factory.driver().adopt(&handle).await.unwrap().expect("the VM lives");
+    console_says_its_last_line_within_the_limit(&spec).await;
+    kill(adopted).await;
 }
 
 /// The error names the file.
@@ -486,6 +491,15 @@ async fn refusal(factory: &dyn Factory, spec: VmSpec) -> Error {
         factory.driver().prepare(spec.clone(), PrepareFor::Boot).await.expect_err("it must be refused");
     nothing_lives_in(&spec.run_dir).await;
     error
+}
+
+async fn console_says_its_last_line_within_the_limit(spec: &VmSpec) {
+    eventually("the guest prints its last line", async || {
+        let console = tokio::fs::read(spec.run_dir.join(CONSOLE_FILE)).await.unwrap_or_default();
+        assert!(console.len() as u64 <= CONSOLE_LIMIT, "{} bytes of console", console.len());
+        String::from_utf8_lossy(&console).contains("the last line")
+    })
+    .await;
 }
 
 async fn kill(vm: Box<dyn RunningVm>) {

@@ -36,7 +36,7 @@ fn values_of(arguments: &[String], option: &str) -> Vec<String> {
 
 #[test]
 fn a_plain_boot_has_exactly_this_command_line() {
-    let expected = "-name flames-a1 -M microvm,acpi=off,memory-backend=m -accel tcg,tb-size=64 -cpu max,la57=off \
+    let expected = "-name flames-a1 -M microvm,acpi=off,memory-backend=m -accel tcg,tb-size=64 -cpu max,la57=off,erms=off \
         -smp 1 -m 256 -bios qboot.rom -object memory-backend-ram,id=m,size=256M -kernel /k/vmlinux -append KERNEL \
         -chardev socket,id=qmp,fd=3,server=on,wait=off -chardev socket,id=boot,fd=4,server=on,wait=off \
         -chardev socket,id=console,fd=5,server=on,wait=off -mon chardev=qmp,mode=control \
@@ -47,7 +47,7 @@ fn a_plain_boot_has_exactly_this_command_line() {
         -object rng-random,id=r,filename=/dev/urandom -device virtio-rng-device,rng=r \
         -serial none -display none -monitor none -nodefaults -no-user-config -no-reboot -S \
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
-    let kernel = "quiet console=hvc0 8250.nr_uarts=0 reboot=t panic=-1 tsc_early_khz=2600000 no_timer_check \
+    let kernel = "quiet console=hvc0 8250.nr_uarts=0 reboot=t panic=-1 tsc_early_khz=2600000 tsc=reliable no_timer_check \
         lapic_timer_hz=1000000000 noreplace-smp norandmaps random.trust_cpu=on pci=off root=/dev/vda init=/agent";
     let arguments = line(&spec(), &PrepareFor::Boot, "7.2.22");
     assert_eq!(values_of(&arguments, "-append"), [kernel]);
