@@ -55,6 +55,9 @@ impl ControlPlane {
     /// `Invalid` for port 0, the agent's port or too many; `NotRunning`; what the ingress answers.
     pub async fn expose(&self, id: &SandboxId, port: u16) -> Result<Url, LifecycleError> {
         check_port(port)?;
+        if !self.node.capacity().await.namespaces {
+            return Err(without_namespaces(id).into());
+        }
         self.records
             .update(id, |sandbox| {
                 if sandbox.state != State::Running {
@@ -161,6 +164,12 @@ fn check_port(port: u16) -> Result<(), InvalidRequest> {
         }
         _ => Ok(()),
     }
+}
+
+/// The VMM's user-mode network forwards the agent's port alone.
+fn without_namespaces(id: &SandboxId) -> Error {
+    Error::new(ErrorKind::Unsupported, "sandbox", id.as_str())
+        .detail("a daemon without root cannot reach ports of its sandboxes: run it as root")
 }
 
 fn route_id(id: &SandboxId, port: u16) -> Result<RouteId> {

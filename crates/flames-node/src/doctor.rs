@@ -227,7 +227,7 @@ fn judge_qemu(version: Option<&ProgramVersion>) -> Finding {
         Some(version) if !version.at_least(7, 0) => {
             Finding::fail("qemu", format!("{} is too old", version.line), "install 7.2 or later")
         }
-        Some(version) if !version.at_least(8, 0) => Finding::ok(
+        Some(version) if !version.at_least(10, 0) => Finding::ok(
             "qemu",
             format!(
                 "{}; guests run without address randomisation, which costs this version dearly: from 10 on it need not be switched off",
@@ -286,12 +286,12 @@ fn judge_disk(available: Option<u64>, reserve: u64) -> Finding {
         Some(free) if free <= reserve => Finding::fail(
             "disk",
             format!("{} free, {} kept in reserve: creates are refused", gib(free), gib(reserve)),
-            "free some space: `flames prune`",
+            "free some space, or lower `node.reserve_disk_mib`",
         ),
         Some(free) if free <= reserve.saturating_mul(4) => Finding::warn(
             "disk",
             format!("{} free, {} kept in reserve", gib(free), gib(reserve)),
-            "free some space soon: `flames prune`",
+            "free some space soon, for example with `flames rm` and `flames template rm`",
         ),
         Some(free) => Finding::ok("disk", format!("{} free", gib(free))),
     }

@@ -1,4 +1,5 @@
-//! Private instances of real servers for tests: PostgreSQL, Redis, NATS with JetStream, Caddy.
+//! Private instances of real servers for tests: PostgreSQL, Redis, NATS with JetStream, Caddy,
+//! and an S3 server in process (feature `s3`).
 //!
 //! ```no_run
 //! # async fn test() {
@@ -28,6 +29,8 @@ mod port;
 mod postgres;
 mod probe;
 mod redis;
+#[cfg(feature = "s3")]
+mod s3;
 mod scratch;
 mod server;
 mod spawner;
@@ -38,5 +41,7 @@ pub use port::Port;
 pub use postgres::{Durability, Postgres};
 pub use probe::Probe;
 pub use redis::Redis;
+#[cfg(feature = "s3")]
+pub use s3::S3;
 pub use scratch::Scratch;
 pub use server::{Server, ServerSpec, StopSignal};

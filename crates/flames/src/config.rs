@@ -78,8 +78,8 @@ pub(crate) struct Providers {
     /// directory.
     pub(crate) queue: Option<ProviderUrl>,
     /// How the world reaches ports of sandboxes: `proxy://address:port` (built in),
-    /// `caddy://admin-address:port?listen=address:port`, `memory:`. Default: the built-in proxy on
-    /// 127.0.0.1:7071.
+    /// `caddy://admin-address:port?listen=address:port`, `memory:`. Default: the built-in proxy at
+    /// the port next to `api.listen`.
     pub(crate) ingress: Option<ProviderUrl>,
 }
 
@@ -109,9 +109,10 @@ impl ProviderUrl {
         Self("memory:".to_owned())
     }
 
-    /// The built-in proxy, for this machine alone.
-    pub(crate) fn proxy() -> Self {
-        Self("proxy://127.0.0.1:7071".to_owned())
+    /// The built-in proxy, at the port next to the API's.
+    pub(crate) fn proxy(api: SocketAddr) -> Self {
+        let port = if api.port() == 0 { 0 } else { api.port().wrapping_add(1) };
+        Self(format!("proxy://{}", SocketAddr::new(api.ip(), port)))
     }
 
     /// Host and port.

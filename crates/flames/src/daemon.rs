@@ -101,7 +101,7 @@ pub(crate) async fn start_machine(config: &Config, places: &Places) -> anyhow::R
     }
     let lock = DirLock::take(&places.data)?;
     reclaim_embedded(config, places).await;
-    let providers = providers::open(&config.providers, &places.data).await?;
+    let providers = providers::open(&config.providers, &places.data, config.api.listen).await?;
     let node = node(config, places, &places.data, config.node.ready_slots)?;
     Daemon::start(config, providers, node, places.socket(), lock).await
 }

@@ -14,11 +14,12 @@ use flames_queue::memory::MemoryQueue;
 use flames_state::{MemoryStateStore, StateStore};
 use flames_vmm::VmmDriver;
 use flames_vmm_qemu::{QemuConfig, QemuDriver};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Opens all five; what no URL names is embedded.
-pub(crate) async fn open(urls: &Urls, data_dir: &Path) -> anyhow::Result<Providers> {
+pub(crate) async fn open(urls: &Urls, data_dir: &Path, api: SocketAddr) -> anyhow::Result<Providers> {
     let embedded = |scheme: &str, name: &str| ProviderUrl::embedded(scheme, &data_dir.join(name));
     let or = |url: &Option<ProviderUrl>, default| url.clone().unwrap_or(default);
     Ok(Providers {
@@ -26,7 +27,7 @@ pub(crate) async fn open(urls: &Urls, data_dir: &Path) -> anyhow::Result<Provide
         blob: blob(&or(&urls.blob, embedded("file", "blobs"))).await.context("providers.blob")?,
         cache: cache(&or(&urls.cache, ProviderUrl::memory())).await.context("providers.cache")?,
         queue: queue(&or(&urls.queue, embedded("sqlite", "queue.db"))).await.context("providers.queue")?,
-        ingress: ingress(&or(&urls.ingress, ProviderUrl::proxy())).await.context("providers.ingress")?,
+        ingress: ingress(&or(&urls.ingress, ProviderUrl::proxy(api))).await.context("providers.ingress")?,
     })
 }
 
@@ -146,7 +147,7 @@ mod tests {
     async fn open_refused(urls: &str) -> String {
         let config = Config::parse("f.toml", &format!("[providers]\n{urls}\n")).unwrap();
         let directory = tempfile::tempdir().unwrap();
-        format!("{:#}", open(&config.providers, directory.path()).await.unwrap_err())
+        format!("{:#}", open(&config.providers, directory.path(), config.api.listen).await.unwrap_err())
     }
 
     #[tokio::test]

@@ -1,0 +1,17 @@
+//! The program as people use it: the real binary, and for names that begin with `vm_` real microVMs under
+//! QEMU, as root and as an ordinary user. Every test ends with the proof that nothing is left on the host.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod adoption;
+mod bad_input;
+mod egress;
+mod files;
+mod home;
+mod host;
+mod life;
+mod mistakes;
+mod ordinary;
+mod providers;
+mod run;
+mod templates;

@@ -1,0 +1,59 @@
+//! Templates of one's own: built from a tree, run from, removed.
+
+use crate::home::Home;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+#[test]
+fn vm_runs_from_a_template_that_was_built_from_a_tree() {
+    let Some(mut home) = Home::with_vms() else { return };
+    let Some(tree) = small_tree(&home) else { return };
+    home.up();
+    let tree = tree.to_str().unwrap();
+    let built = home.json(&["template", "build", "tiny", "--dir", tree]);
+    assert_eq!((&built["name"], &built["origin"]), (&"tiny".into(), &"user".into()), "{built}");
+    assert!(home.ok(&["template", "ls"]).contains("tiny"));
+    let ended = home.flames(&["run", "-n", "-t", "tiny", "-u", "root", "--", "cat", "/etc/mark"]);
+    assert_eq!((ended.code, ended.text().as_str()), (0, "from the tree"), "{ended:?}");
+
+    step_bad_builds_are_refused(&home, tree);
+    home.ok(&["template", "rm", "tiny"]);
+    assert_eq!(home.refused(&["create", "-t", "tiny"])["code"], "template_not_found");
+    assert_eq!(home.refused(&["template", "rm", "tiny"])["status"], 404);
+    assert_eq!(home.refused(&["template", "rm", "mini"])["status"], 409);
+}
+
+fn step_bad_builds_are_refused(home: &Home, tree: &str) {
+    for (name, dir, status) in
+        [("../x", tree, 400), ("Bad", tree, 400), ("x", "/no/such/dir", 400), ("mini", tree, 409)]
+    {
+        let refused = home.refused(&["template", "build", name, "--dir", dir]);
+        assert_eq!(refused["status"], status, "{name} {dir}: {refused}");
+    }
+    assert_eq!(
+        home.json(&["template", "ls"]).as_array().unwrap().iter().filter(|t| t["origin"] == "user").count(),
+        1
+    );
+}
+
+/// busybox, a user and a file to know it by.
+fn small_tree(home: &Home) -> Option<PathBuf> {
+    let busybox = Path::new("/bin/busybox");
+    if !busybox.exists() {
+        flames_provider::conformance::skip("busybox", "install busybox-static");
+        return None;
+    }
+    let tree = home.file("tree");
+    for folder in ["bin", "etc", "tmp", "root", "proc", "sys", "dev", "run"] {
+        fs::create_dir_all(tree.join(folder)).unwrap();
+    }
+    fs::copy(busybox, tree.join("bin/busybox")).unwrap();
+    for name in ["sh", "cat"] {
+        symlink("busybox", tree.join("bin").join(name)).unwrap();
+    }
+    fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+    fs::write(tree.join("etc/group"), "root:x:0:\n").unwrap();
+    fs::write(tree.join("etc/mark"), "from the tree").unwrap();
+    Some(tree)
+}
