@@ -12,6 +12,5 @@ mod host;
 mod life;
 mod mistakes;
 mod ordinary;
-mod providers;
 mod run;
 mod templates;
