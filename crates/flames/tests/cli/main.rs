@@ -12,5 +12,6 @@ mod host;
 mod life;
 mod mistakes;
 mod ordinary;
+mod providers;
 mod run;
 mod templates;
