@@ -159,7 +159,7 @@ impl NatsQueue {
 
 #[async_trait]
 impl WorkQueue for NatsQueue {
-    fn name(&self) -> &'static str {
+    fn adapter(&self) -> &'static str {
         ADAPTER
     }
 

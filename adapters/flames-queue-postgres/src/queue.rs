@@ -172,7 +172,7 @@ enum Taken {
 
 #[async_trait]
 impl WorkQueue for PostgresQueue {
-    fn name(&self) -> &'static str {
+    fn adapter(&self) -> &'static str {
         error::ADAPTER
     }
 

@@ -84,7 +84,7 @@ impl SqliteQueue {
 
 #[async_trait]
 impl WorkQueue for SqliteQueue {
-    fn name(&self) -> &'static str {
+    fn adapter(&self) -> &'static str {
         error::ADAPTER
     }
 

@@ -48,7 +48,7 @@ use std::fmt::Debug;
 #[async_trait]
 pub trait WorkQueue: Debug + Send + Sync + 'static {
     /// Short name for errors and metrics, for example `sqlite`.
-    fn name(&self) -> &'static str;
+    fn adapter(&self) -> &'static str;
 
     /// Adds a job. When it returns, the job survives the death of this process (memory queues excepted).
     ///

@@ -64,7 +64,7 @@ impl MemoryQueue {
 
 #[async_trait]
 impl WorkQueue for MemoryQueue {
-    fn name(&self) -> &'static str {
+    fn adapter(&self) -> &'static str {
         "memory"
     }
 

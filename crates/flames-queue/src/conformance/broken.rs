@@ -138,7 +138,7 @@ impl BrokenQueue {
 
 #[async_trait]
 impl WorkQueue for BrokenQueue {
-    fn name(&self) -> &'static str {
+    fn adapter(&self) -> &'static str {
         "broken"
     }
 

@@ -23,14 +23,14 @@ impl Faulty {
     }
 
     fn error(&self, operation: &'static str, id: &str) -> Error {
-        Error::new(ErrorKind::Internal, "job", id).operation(operation).adapter(self.inner.name())
+        Error::new(ErrorKind::Internal, "job", id).operation(operation).adapter(self.inner.adapter())
     }
 }
 
 #[async_trait]
 impl WorkQueue for Faulty {
-    fn name(&self) -> &'static str {
-        self.inner.name()
+    fn adapter(&self) -> &'static str {
+        self.inner.adapter()
     }
 
     async fn enqueue(&self, queue: &QueueName, job: NewJob) -> Result<Enqueued> {

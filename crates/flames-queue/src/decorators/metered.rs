@@ -22,14 +22,14 @@ impl Metered {
     }
 
     fn call(&self, operation: &'static str) -> Call {
-        Call { interface: "queue", adapter: self.inner.name(), operation }
+        Call { interface: "queue", adapter: self.inner.adapter(), operation }
     }
 }
 
 #[async_trait]
 impl WorkQueue for Metered {
-    fn name(&self) -> &'static str {
-        self.inner.name()
+    fn adapter(&self) -> &'static str {
+        self.inner.adapter()
     }
 
     async fn enqueue(&self, queue: &QueueName, job: NewJob) -> Result<Enqueued> {

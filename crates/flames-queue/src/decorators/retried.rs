@@ -29,8 +29,8 @@ impl Retried {
 
 #[async_trait]
 impl WorkQueue for Retried {
-    fn name(&self) -> &'static str {
-        self.inner.name()
+    fn adapter(&self) -> &'static str {
+        self.inner.adapter()
     }
 
     async fn enqueue(&self, queue: &QueueName, job: NewJob) -> Result<Enqueued> {

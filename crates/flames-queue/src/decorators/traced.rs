@@ -23,7 +23,7 @@ impl Traced {
     }
 
     fn span(&self, operation: &'static str, id: &str) -> Span {
-        debug_span!("queue", adapter = self.inner.name(), operation, id)
+        debug_span!("queue", adapter = self.inner.adapter(), operation, id)
     }
 }
 
@@ -44,8 +44,8 @@ async fn traced<T>(span: Span, call: impl Future<Output = Result<T>> + Send) -> 
 
 #[async_trait]
 impl WorkQueue for Traced {
-    fn name(&self) -> &'static str {
-        self.inner.name()
+    fn adapter(&self) -> &'static str {
+        self.inner.adapter()
     }
 
     async fn enqueue(&self, queue: &QueueName, job: NewJob) -> Result<Enqueued> {
