@@ -83,6 +83,19 @@ fn vm_upload_above_the_limit_is_refused_and_leaves_no_file() {
 }
 
 #[test]
+fn vm_create_on_a_host_without_room_is_refused_before_anything_is_written() {
+    let Some(mut home) = Home::with_vms() else { return };
+    let config = home.file("flames.toml");
+    fs::write(&config, format!("{WITHOUT_INGRESS}[node]\nreserve_disk_mib = 1000000000\n")).unwrap();
+    home.up_with(&["--config", config.to_str().unwrap()]);
+    let refused = home.refused(&["create"]);
+    assert_eq!((&refused["status"], &refused["code"]), (&503.into(), &"unavailable".into()), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("MiB"), "{refused}");
+    assert_eq!(home.ok(&["ls", "-q"]), "");
+    assert_eq!(fs::read_dir(home.data().join("vms")).unwrap().count(), 0);
+}
+
+#[test]
 fn vm_keys_open_the_tcp_listener_and_nothing_else_does() {
     let Some(mut home) = Home::with_vms() else { return };
     let daemon = home.up();
