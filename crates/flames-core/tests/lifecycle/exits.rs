@@ -83,7 +83,7 @@ fn a_vm_that_the_host_could_not_clear_away_is_cleared_by_the_sweep() {
         world.node.fail_destroys(1);
         world.node.tell_exit(&sandbox.run, ExitCause::Unknown);
         world.node.until(|node| node.destroy_calls() == 1).await;
-        assert_eq!(world.node.running(), [sandbox.run.clone()]);
+        assert_eq!(world.node.running(), std::slice::from_ref(&sandbox.run));
         sleep(200).await;
         assert_eq!(world.node.running(), []);
         assert_eq!(state_of(&plane, &sandbox.id).await, Some(State::Failed));

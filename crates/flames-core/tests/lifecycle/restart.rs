@@ -13,7 +13,7 @@ fn a_running_sandbox_is_adopted_and_still_ends_at_its_time() {
         let sandbox = world.records().await.remove(0);
         let plane = world.plane().await;
         assert_eq!(plane.get(&sandbox.id).await.unwrap(), sandbox);
-        assert_eq!(world.node.running(), [sandbox.run.clone()]);
+        assert_eq!(world.node.running(), std::slice::from_ref(&sandbox.run));
         assert!(plane.guest(&sandbox.id).await.is_ok());
         sleep(101).await;
         world.assert_nothing_left().await;

@@ -179,19 +179,20 @@ impl Home {
     pub(crate) fn up_with(&mut self, words: &[&str]) -> &Daemon {
         let words = [words, &["up", "--listen", "127.0.0.1:0"]].concat();
         let log = std::fs::File::create(self.root.path().join("daemon.log")).unwrap();
-        let mut process = self.command(&words).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-        let mut key = None;
-        for line in BufReader::new(process.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
+        let process = self.command(&words).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let daemon = self.daemon.insert(Daemon { process, url: String::new(), key: None });
+        let lines = BufReader::new(daemon.process.stdout.take().unwrap()).lines();
+        for line in lines.map(Result::unwrap) {
             if let Some(shown) = line.strip_prefix("API key (shown this once, stored hashed): ") {
-                key = Some(shown.to_owned());
+                daemon.key = Some(shown.to_owned());
             }
             if let Some(url) = line.strip_prefix("flames is up on ") {
-                let url = url.split(' ').next().unwrap().to_owned();
-                return self.daemon.insert(Daemon { process, url, key });
+                daemon.url = url.split(' ').next().unwrap().to_owned();
+                break;
             }
         }
-        panic!("the daemon did not come up: {}", self.daemon_log());
+        assert!(!daemon.url.is_empty(), "the daemon did not come up");
+        daemon
     }
 
     /// Ends the daemon and leaves its sandboxes.
