@@ -91,9 +91,14 @@ pub(crate) fn write_hostname(root: &Path, name: &str) -> io::Result<()> {
 /// Puts a new file in place of what was there. Writing into the image's own file would first copy it to the
 /// sandbox's disk and wait for the disk.
 fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
     let new = dir.join(format!(".{name}.new"));
-    std::fs::write(&new, text)?;
+    match std::fs::write(&new, text) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(dir)?;
+            std::fs::write(&new, text)?;
+        }
+        written => written?,
+    }
     std::fs::rename(new, dir.join(name))
 }
 
