@@ -5,7 +5,7 @@
 #   FLAMES_CACHE         where builds are kept (default ~/.cache/flames)
 #   FLAMES_KEEP_BUILD=1  keeps the build folder (1.7 GB) for a look inside
 #
-# The first build takes 660 CPU seconds; after that only a change of the source package, the fragment, the patch,
+# The first build takes 660 CPU seconds; after that only a change of the source package, the fragment, a patch,
 # compile.sh or the compiler builds again. What is compiled and how is in compile.sh.
 set -euo pipefail
 . "$(dirname "$0")/../../scripts/lib.sh"
@@ -47,7 +47,7 @@ hash_inputs() {
         dpkg-query -W -f '${Package} ${Version}\n' "$source_package" gcc binutils
         tarball_hash
         gcc --version | head -n 1
-        cd "$here" && sha256sum flames.config lapic_timer_hz.patch compile.sh
+        cd "$here" && sha256sum flames.config ./*.patch compile.sh
     } | hash_text
 }
 

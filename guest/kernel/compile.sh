@@ -3,7 +3,7 @@
 #
 # usage: compile.sh TARBALL WORKDIR OUTPUT
 #
-# This file, the fragment and the patch decide what comes out; build.sh hashes them and adds cache, lock and progress.
+# This file, the fragment and the patches decide what comes out; build.sh hashes them and adds cache, lock and progress.
 # Keep everything else out of here: each change of this file costs everybody a kernel build.
 set -eu
 
@@ -21,7 +21,9 @@ unset MAKEFLAGS MAKELEVEL CFLAGS KCFLAGS LDFLAGS CROSS_COMPILE
 main() {
     tar -C "$work" --strip-components=1 -xf "$tarball"
     cd "$work"
-    patch --quiet -p1 --fuzz=0 <"$here/lapic_timer_hz.patch"
+    for change in "$here"/*.patch; do
+        patch --quiet -p1 --fuzz=0 <"$change"
+    done
     configure
     require_options
     make -j"$(nproc)" vmlinux

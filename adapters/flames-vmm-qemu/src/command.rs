@@ -57,7 +57,12 @@ fn kernel_command_line(spec: &VmSpec, host: &HostFacts) -> String {
         // Older QEMU translates code anew for every address layout: fork and exec would be nine times slower.
         words.push("norandmaps".into());
     }
-    words.extend(["random.trust_cpu=on".into(), "rcupdate.rcu_expedited=1".into(), "pci=off".into()]);
+    words.extend([
+        "random.trust_cpu=on".into(),
+        "rcupdate.rcu_expedited=1".into(),
+        "keep_initmem".into(),
+        "pci=off".into(),
+    ]);
     words.extend(spec.kernel_args.iter().cloned());
     words.join(" ")
 }

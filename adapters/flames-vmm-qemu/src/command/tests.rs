@@ -48,7 +48,7 @@ fn a_plain_boot_has_exactly_this_command_line() {
         -serial none -display none -monitor none -nodefaults -no-user-config -no-reboot -S \
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
     let kernel = "quiet console=hvc0 8250.nr_uarts=0 reboot=t panic=-1 tsc_early_khz=2600000 tsc=reliable no_timer_check \
-        lapic_timer_hz=1000000000 noreplace-smp norandmaps random.trust_cpu=on rcupdate.rcu_expedited=1 pci=off root=/dev/vda init=/agent";
+        lapic_timer_hz=1000000000 noreplace-smp norandmaps random.trust_cpu=on rcupdate.rcu_expedited=1 keep_initmem pci=off root=/dev/vda init=/agent";
     let arguments = line(&spec(), &PrepareFor::Boot, "7.2.22");
     assert_eq!(values_of(&arguments, "-append"), [kernel]);
     assert_eq!(arguments.join(" ").replace(kernel, "KERNEL"), expected);
