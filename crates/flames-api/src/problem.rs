@@ -144,7 +144,8 @@ impl From<LifecycleError> for Problem {
                 Self::new(StatusCode::CONFLICT, "wrong_state", error.to_string()).about("sandbox", "")
             }
             LifecycleError::Invalid(invalid) => invalid.clone().into(),
-            LifecycleError::Store(source) | LifecycleError::Node { source, .. } => from_provider(source),
+            LifecycleError::Store(source) => from_provider(source),
+            LifecycleError::Node { source, .. } => from_provider(source),
             LifecycleError::Unreadable(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "record_unreadable", chain(&error))
             }

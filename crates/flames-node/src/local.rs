@@ -285,7 +285,7 @@ impl Node for LocalNode {
 
     async fn shutdown(&self) {
         if let Networks::Namespaces(pool) = &self.inner.networks
-            && let Err(error) = pool.drain()
+            && let Err(error) = pool.close().await
         {
             tracing::warn!(%error, "a ready network slot was left behind");
         }

@@ -78,6 +78,6 @@ impl ControlPlane {
             self.ports.look_again();
         }
         let gone = self.node.destroy(&sandbox.run).await;
-        gone.map(drop).map_err(|source| LifecycleError::Node { id: sandbox.id.clone(), source })
+        gone.map(drop).map_err(|source| LifecycleError::node(&sandbox.id, source))
     }
 }

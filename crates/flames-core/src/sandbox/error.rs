@@ -66,9 +66,9 @@ pub enum LifecycleError {
     Node {
         /// Which sandbox.
         id: SandboxId,
-        /// What failed there.
+        /// What failed there. Boxed, because this type is returned by almost everything.
         #[source]
-        source: Error,
+        source: Box<Error>,
     },
     /// A record cannot be read: it was written by another version, or altered.
     #[error("a sandbox record cannot be read")]
@@ -84,6 +84,12 @@ pub enum GuestCallError {
     /// The agent refused, or could not be reached.
     #[error(transparent)]
     Guest(#[from] GuestError),
+}
+
+impl LifecycleError {
+    pub(crate) fn node(id: &SandboxId, source: Error) -> Self {
+        Self::Node { id: id.clone(), source: Box::new(source) }
+    }
 }
 
 impl InvalidRequest {

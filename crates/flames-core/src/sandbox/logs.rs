@@ -26,7 +26,7 @@ impl ControlPlane {
         };
         match self.node.console(&sandbox.run, limit_bytes).await {
             Err(error) if error.kind() == ErrorKind::NotFound => self.kept_console(id, limit_bytes).await,
-            console => console.map_err(|source| LifecycleError::Node { id: id.clone(), source }),
+            console => console.map_err(|source| LifecycleError::node(id, source)),
         }
     }
 

@@ -94,7 +94,7 @@ impl ControlPlane {
             return Err(LifecycleError::NotRunning { id: id.clone(), state: sandbox.state }.into());
         }
         let client = self.node.guest(&sandbox.run).await;
-        Ok(client.map_err(|source| LifecycleError::Node { id: id.clone(), source })?)
+        Ok(client.map_err(|source| LifecycleError::node(id, source))?)
     }
 
     /// The token that clients of this sandbox present to its agent.

@@ -2,15 +2,18 @@
 
 use super::{Slot, SlotNames};
 use flames_vmm::Result;
+use futures::future::OptionFuture;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 /// Keeps a number of slots ready.
 #[derive(Debug)]
 pub(crate) struct SlotPool {
     names: SlotNames,
     shared: Arc<Shared>,
+    filling: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug, Default)]
@@ -29,12 +32,17 @@ impl SlotPool {
     /// A pool that keeps `target` slots ready. It starts to fill with the first [`SlotPool::fill`].
     pub(crate) fn new(names: SlotNames, target: usize) -> Self {
         let ready = Ready { slots: VecDeque::with_capacity(target), target };
-        Self { names, shared: Arc::new(Shared { ready: Mutex::new(ready), wanted: Notify::new() }) }
+        Self {
+            names,
+            shared: Arc::new(Shared { ready: Mutex::new(ready), wanted: Notify::new() }),
+            filling: Mutex::default(),
+        }
     }
 
     /// Starts to fill in the background, until the pool is dropped or drained.
     pub(crate) fn fill(&self) {
-        tokio::spawn(refill(self.names.clone(), Arc::downgrade(&self.shared)));
+        let filling = tokio::spawn(refill(self.names.clone(), Arc::downgrade(&self.shared)));
+        *self.filling.lock().unwrap_or_else(PoisonError::into_inner) = Some(filling);
     }
 
     /// A ready slot, or a new one when none is ready.
@@ -51,8 +59,19 @@ impl SlotPool {
         &self.names
     }
 
+    /// Takes the ready slots apart, makes no more, and waits for the one that is being made: a process that
+    /// ended now would leave it behind.
+    pub(crate) async fn close(&self) -> Result<()> {
+        let drained = self.drain();
+        let filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Err(error)) = OptionFuture::from(filling).await {
+            tracing::warn!(%error, "the pool's filler broke");
+        }
+        drained
+    }
+
     /// Takes the ready slots apart and makes no more.
-    pub(crate) fn drain(&self) -> Result<()> {
+    fn drain(&self) -> Result<()> {
         let slots = {
             let mut ready = self.shared.lock();
             ready.target = 0;
@@ -181,10 +200,19 @@ mod tests {
         let slot = pool.take().await.unwrap();
         eprintln!("a ready slot: {:?}", start.elapsed());
         slot.remove().unwrap();
-        pool.drain().unwrap();
-        while names.orphans().unwrap().len() + names.existing().unwrap().len() > 0 {
-            assert!(Instant::now() < deadline, "the pool does not drain");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        pool.close().await.unwrap();
+        assert!(names.existing().unwrap().is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pool_that_is_closed_while_it_fills_leaves_nothing() {
+        let Some(names) = names("closed") else { return };
+        for _ in 0..10 {
+            let pool = SlotPool::new(names.clone(), 2);
+            pool.fill();
+            tokio::task::yield_now().await;
+            pool.close().await.unwrap();
+            assert!(names.existing().unwrap().is_empty());
         }
     }
 }
