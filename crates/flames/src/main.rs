@@ -47,7 +47,8 @@ fn start_logging(cli: &cli::Cli) {
     let default = match (&cli.command, cli.global.verbose) {
         (_, 2..) => "debug",
         (cli::Command::Up(_), _) | (_, 1) => "info",
-        _ => "warn",
+        // What an embedded daemon refuses, the command itself tells.
+        _ => "warn,flames_api=off,tower_http=off",
     };
     let filter = EnvFilter::try_from_env("FLAMES_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
