@@ -204,15 +204,10 @@ mod tests {
     #[test]
     fn a_command_that_does_not_exist_gives_127_and_other_refusals_125() {
         let refusal = |code: &str| {
-            let status = axum_status();
-            anyhow::Error::new(Refusal(flames_api::Problem::new(status, code, "x")))
+            anyhow::Error::new(Refusal(flames_api::Problem::new(http::StatusCode::NOT_FOUND, code, "x")))
         };
         let code = |error: anyhow::Error| as_failure(error).downcast_ref::<Failure>().unwrap().code;
         assert_eq!(code(refusal("guest_not_found")), 127);
         assert_eq!(code(refusal("sandbox_not_found")), 125);
-    }
-
-    fn axum_status() -> hyper::StatusCode {
-        hyper::StatusCode::NOT_FOUND
     }
 }
