@@ -6,9 +6,9 @@
 //!
 //! | file in the run directory | what it carries |
 //! |---|---|
-//! | `qmp.sock` | QEMU's control protocol ([`qmp`]) |
-//! | `boot.sock` | the boot channel to the agent ([`boot`]) |
-//! | `console.sock` | the guest's console, kept with a limit in `console.log` ([`console`]) |
+//! | `qmp.sock` | QEMU's control protocol (`qmp`) |
+//! | `boot.sock` | the boot channel to the agent (`boot`) |
+//! | `console.sock` | the guest's console, kept with a limit in `console.log` (`console`) |
 //! | `vmm.log` | what QEMU itself prints |
 //! | `vmm.json` | the handle by which a restarted daemon adopts the VM, with the console's limit |
 //!

@@ -8,7 +8,7 @@
 //! over a wildcard, then the longest prefix wins. No match is answered 404, an upstream that does not answer
 //! 502 with a JSON body that names route and upstream, one that answers too late 504.
 //!
-//! Every provider passes the suite in [`conformance`] (feature of that name). [`MemoryIngress`] records
+//! Every provider passes the suite in `conformance` (feature of that name). [`MemoryIngress`] records
 //! routes and moves no request.
 
 #![forbid(unsafe_code)]
