@@ -19,6 +19,7 @@ mod local;
 mod net;
 mod paths;
 mod secret;
+mod snapshot;
 mod template;
 mod values;
 
@@ -35,11 +36,14 @@ pub use guest::{
 pub use local::{FailurePoint, Limits, LocalNode, NodeConfig};
 pub use net::NetworkMode;
 pub use paths::{Assets, DataDir, RunDir};
+pub use snapshot::{
+    AfterSnapshot, Keep, SnapshotId, SnapshotInfo, SnapshotTimings, TakeSnapshot, TakenSnapshot,
+};
 pub use template::TemplateStore;
 pub use values::{
     AccessToken, Adoption, BuildProgress, BuildTemplate, Capacity, CreateVm, CreatedVm, Duplex, GuestStream,
-    Leak, LeakKind, Reaped, RunExit, RunFacts, RunInfo, StageTimings, Template, TemplateName, TemplateOrigin,
-    TemplateSource,
+    Identity, Leak, LeakKind, Reaped, RunExit, RunFacts, RunInfo, StageTimings, StartFrom, Template,
+    TemplateName, TemplateOrigin, TemplateSource,
 };
 
 use async_trait::async_trait;
@@ -71,11 +75,32 @@ pub trait Node: Debug + Send + Sync + 'static {
     /// `NotFound` without such a run; `Unavailable` when its VMM is gone.
     async fn pause(&self, run: &VmId) -> Result<()>;
 
-    /// Lets the virtual CPUs run. Resuming a running run changes nothing.
+    /// Lets the virtual CPUs run, and gives the guest time and entropy (hazards C1, C3). Resuming a running run
+    /// changes nothing.
     ///
     /// # Errors
-    /// `NotFound` without such a run; `Unavailable` when its VMM is gone.
+    /// `NotFound` without such a run; `Unavailable` when its VMM is gone or its agent does not answer.
     async fn resume(&self, run: &VmId) -> Result<()>;
+
+    /// Captures memory, device state and disk of a run inside one pause (hazard C6).
+    ///
+    /// # Errors
+    /// `NotFound` without such a run; `AlreadyExists` for an id in use; `Unsupported` when the driver takes
+    /// none; `Unavailable` when a part could not be written. After an error nothing is left of the snapshot
+    /// and the run is as it was.
+    async fn snapshot(&self, run: &VmId, request: TakeSnapshot) -> Result<TakenSnapshot>;
+
+    /// The snapshots taken by [`Node::snapshot`] that were not removed, by id.
+    ///
+    /// # Errors
+    /// `Unavailable` when the folder cannot be read.
+    async fn snapshots(&self) -> Result<Vec<SnapshotInfo>>;
+
+    /// Removes a snapshot: nothing starts from it any more. Its files go when no run maps them (hazard C7).
+    ///
+    /// # Errors
+    /// `NotFound` without such a snapshot.
+    async fn remove_snapshot(&self, id: &SnapshotId) -> Result<()>;
 
     /// The client of the agent inside a run; cheap, connections are shared.
     ///

@@ -14,7 +14,8 @@ use crate::paths::{Assets, DataDir, RunDir};
 use crate::template::TemplateStore;
 use crate::{
     Adoption, BuildProgress, BuildTemplate, Capacity, CreateError, CreateStep, CreateVm, CreatedVm,
-    GuestClient, GuestStream, Leak, Node, Reaped, RunExit, RunInfo, Template, TemplateName,
+    GuestClient, GuestStream, Leak, Node, Reaped, RunExit, RunInfo, SnapshotId, SnapshotInfo, TakeSnapshot,
+    TakenSnapshot, Template, TemplateName,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -222,6 +223,19 @@ impl Node for LocalNode {
 
     async fn resume(&self, run: &VmId) -> Result<()> {
         self.inner.find(run)?.resume().await
+    }
+
+    async fn snapshot(&self, run: &VmId, _request: TakeSnapshot) -> Result<TakenSnapshot> {
+        self.inner.find(run)?;
+        Err(Error::new(ErrorKind::Unsupported, "snapshot", run.as_str()))
+    }
+
+    async fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
+        Ok(Vec::new())
+    }
+
+    async fn remove_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        Err(Error::new(ErrorKind::NotFound, "snapshot", id.as_str()))
     }
 
     async fn guest(&self, run: &VmId) -> Result<GuestClient> {

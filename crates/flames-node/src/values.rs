@@ -1,5 +1,6 @@
 //! What a node takes and gives. Parsed at the edge, not re-checked inside.
 
+use crate::SnapshotId;
 use flames_vmm::{Error, ErrorKind, Exit, MiB, Result, VmId, VmState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,24 +17,45 @@ pub struct CreateVm {
     pub run: VmId,
     /// What the guest calls itself; the sandbox's id.
     pub hostname: String,
-    /// The image to start from.
-    pub template: TemplateName,
-    /// Virtual CPUs.
+    /// What to start from.
+    pub from: StartFrom,
+    /// Who the guest becomes.
+    pub identity: Identity,
+    /// Virtual CPUs. A snapshot has its own: then this must be the same.
     pub vcpus: u8,
-    /// Guest memory.
+    /// Guest memory; for a snapshot as with `vcpus`.
     pub memory: MiB,
-    /// Size of the writable disk. Sparse: only what is written takes room.
+    /// Size of the writable disk; for a snapshot as with `vcpus`. Sparse: only what is written takes room.
     pub disk: MiB,
-    /// Environment of every process in the sandbox.
-    pub env: BTreeMap<String, String>,
+    /// Environment of every process in the sandbox; `None` leaves what a snapshot holds.
+    pub env: Option<BTreeMap<String, String>>,
     /// What clients of the agent must present.
     pub access_token: AccessToken,
-    /// Whom a process runs as when nobody is named.
-    pub default_user: String,
-    /// Where a process starts when nothing is said; `None` is the user's home.
+    /// Whom a process runs as when nobody is named; `None` leaves what a snapshot holds.
+    pub default_user: Option<String>,
+    /// Where a process starts when nothing is said; `None` is the user's home, or what a snapshot holds.
     pub default_workdir: Option<String>,
     /// How long the guest may take from the VMM's start to the agent's report.
     pub boot_deadline: Duration,
+}
+
+/// What a run starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartFrom {
+    /// An image, or what was prepared of it: a warm VM, or the template's own snapshot.
+    Template(TemplateName),
+    /// What [`crate::Node::snapshot`] took of a run.
+    Snapshot(SnapshotId),
+}
+
+/// Who a restored guest becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    /// Somebody new: another machine id, hostname and control token (hazards C2, C8).
+    New,
+    /// The same sandbox goes on where it was.
+    Same,
 }
 
 /// A run that was handed out.
@@ -56,8 +78,11 @@ pub struct StageTimings {
     pub disk_ms: f64,
     /// From the start of the VMM's process until only the guest was missing.
     pub vmm_spawn_ms: f64,
-    /// From the first guest instruction to the agent's report.
+    /// From the first guest instruction to the agent's report; zero for a guest that was restored.
     pub kernel_to_agent_ms: f64,
+    /// To load a snapshot's device state and let the guest run; zero for a guest that was booted.
+    #[serde(default)]
+    pub restore_ms: f64,
     /// For the handshake: time, entropy, token, environment.
     pub agent_init_ms: f64,
 }

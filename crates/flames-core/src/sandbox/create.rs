@@ -15,7 +15,7 @@ use crate::sandbox::error::{CreateSandboxError, LifecycleError};
 use crate::sandbox::record::{Sandbox, Stored, Timings};
 use crate::sandbox::run;
 use crate::sandbox::state::{Event, State};
-use flames_node::{CreateVm, CreatedVm};
+use flames_node::{CreateVm, CreatedVm, Identity, StartFrom};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -135,13 +135,14 @@ impl ControlPlane {
         let request = CreateVm {
             run: sandbox.run.clone(),
             hostname: sandbox.id.to_string(),
-            template: plan.template,
+            from: StartFrom::Template(plan.template),
+            identity: Identity::New,
             vcpus: plan.resources.vcpus,
             memory: plan.resources.memory,
             disk: plan.resources.disk,
-            env: plan.env,
+            env: Some(plan.env),
             access_token: self.tokens.access(&sandbox.id),
-            default_user: plan.user,
+            default_user: Some(plan.user),
             default_workdir: plan.workdir,
             boot_deadline: self.limits.boot_deadline,
         };

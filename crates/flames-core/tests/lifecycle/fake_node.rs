@@ -5,7 +5,8 @@ use bytes::Bytes;
 use flames_node::{
     AccessToken, Adoption, BuildProgress, BuildTemplate, Capacity, CreateError, CreateStep, CreateVm,
     CreatedVm, Dial, Error, ErrorKind, Exit, ExitCause, GuestClient, GuestStream, Leak, MiB, Node, Reaped,
-    Result, RunExit, RunFacts, RunInfo, StageTimings, Template, TemplateName, VmId, VmState,
+    Result, RunExit, RunFacts, RunInfo, SnapshotId, SnapshotInfo, StageTimings, TakeSnapshot, TakenSnapshot,
+    Template, TemplateName, VmId, VmState,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -207,6 +208,19 @@ impl Node for FakeNode {
 
     async fn resume(&self, run: &VmId) -> Result<()> {
         self.inspect(run).await.map(drop)
+    }
+
+    async fn snapshot(&self, run: &VmId, request: TakeSnapshot) -> Result<TakenSnapshot> {
+        self.inspect(run).await?;
+        Err(Error::new(ErrorKind::Unsupported, "snapshot", request.id.as_str()))
+    }
+
+    async fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
+        Ok(Vec::new())
+    }
+
+    async fn remove_snapshot(&self, id: &SnapshotId) -> Result<()> {
+        Err(Error::new(ErrorKind::NotFound, "snapshot", id.as_str()))
     }
 
     async fn guest(&self, run: &VmId) -> Result<GuestClient> {

@@ -15,7 +15,8 @@ use crate::error::{CreateError, CreateStep};
 use crate::net::{GUEST_IP, HOST_IP, PREFIX};
 use crate::paths::{RunDir, make_private_dir};
 use crate::{
-    AccessToken, CreateVm, CreatedVm, GuestClient, GuestError, GuestErrorKind, StageTimings, Template,
+    AccessToken, CreateVm, CreatedVm, GuestClient, GuestError, GuestErrorKind, Identity, StageTimings,
+    StartFrom, Template,
 };
 use flames_guest::control::{Greeting, InitRequest};
 use flames_vmm::{
@@ -147,7 +148,10 @@ impl Creation {
     }
 
     async fn find_template(&mut self) -> Result<()> {
-        self.template = Some(self.node.templates.find(&self.request.template).await?);
+        let StartFrom::Template(name) = &self.request.from else {
+            return Err(Error::new(ErrorKind::Unsupported, "snapshot", "").detail("this node takes none yet"));
+        };
+        self.template = Some(self.node.templates.find(name).await?);
         Ok(())
     }
 
@@ -254,11 +258,11 @@ impl Creation {
         Ok(InitRequest {
             entropy: Some(crate::secret::random_bytes::<32>()?.to_vec()),
             access_token: Some(self.request.access_token.expose().to_owned()),
-            env_vars: Some(self.request.env.clone()),
+            env_vars: self.request.env.clone(),
             hostname: Some(self.request.hostname.clone()),
-            default_user: Some(self.request.default_user.clone()),
+            default_user: self.request.default_user.clone(),
             default_workdir: self.request.default_workdir.clone(),
-            renew_machine_id: true,
+            renew_machine_id: self.request.identity == Identity::New,
             time_unix_nanos: unix_nanos(), // last: every microsecond before the call is skew
         })
     }

@@ -64,7 +64,8 @@ fn check_hostname(name: &str) -> Result<()> {
 fn check_env(request: &CreateVm) -> Result<()> {
     let is_bad =
         |name: &str, value: &str| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
-    if let Some((name, _)) = request.env.iter().find(|(name, value)| is_bad(name, value)) {
+    let env = || request.env.iter().flatten();
+    if let Some((name, _)) = env().find(|(name, value)| is_bad(name, value)) {
         return Err(Error::new(
             ErrorKind::InvalidInput,
             "environment variable",
@@ -72,7 +73,7 @@ fn check_env(request: &CreateVm) -> Result<()> {
         )
         .detail("a name must not be empty or hold '=' or a zero byte; nor may a value hold one"));
     }
-    let size: usize = request.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    let size: usize = env().map(|(name, value)| name.len() + value.len() + 2).sum();
     if size <= MAX_ENV_BYTES {
         return Ok(());
     }

@@ -3,8 +3,8 @@
 use crate::fake_agent::Agent;
 use crate::harness::{Home, assert_nothing_left, count, request};
 use flames_node::{
-    CreateStep, ErrorKind, ExitCause, FailurePoint, LeakKind, MiB, NetworkMode, Node, TemplateName, VmId,
-    VmState,
+    CreateStep, ErrorKind, ExitCause, FailurePoint, LeakKind, MiB, NetworkMode, Node, StartFrom,
+    TemplateName, VmId, VmState,
 };
 use flames_vmm::fake::{FakeWorld, Phase};
 use std::time::Duration;
@@ -51,7 +51,7 @@ async fn absurd_requests_are_refused_before_anything_is_made() {
     bad[4].disk = MiB(0);
     bad[5].disk = MiB(u32::MAX);
     bad[6].hostname = "a\nb".into();
-    bad[7].env.insert("A=B".into(), String::new());
+    bad[7].env.get_or_insert_default().insert("A=B".into(), String::new());
     for request in bad {
         let error = home.node.create(request).await.unwrap_err();
         assert_eq!((error.step(), error.kind()), (CreateStep::Admit, ErrorKind::InvalidInput), "{error:?}");
@@ -65,7 +65,7 @@ async fn an_unknown_template_is_not_found_and_the_known_ones_are_named() {
     let world = FakeWorld::new();
     let home = home(&world);
     let mut request = request("run-1");
-    request.template = TemplateName::parse("nope").unwrap();
+    request.from = StartFrom::Template(TemplateName::parse("nope").unwrap());
     let error = home.node.create(request).await.unwrap_err();
     assert_eq!((error.step(), error.kind()), (CreateStep::Template, ErrorKind::NotFound));
     assert!(error.cause().to_string().contains("mini"), "{}", error.cause());

@@ -2,8 +2,8 @@
 
 use crate::fake_agent::{Agent, FakeWithAgent};
 use flames_node::{
-    AccessToken, CreateVm, FailurePoint, LeakKind, LocalNode, MiB, NetworkMode, Node, NodeConfig,
-    TemplateName, VmId,
+    AccessToken, CreateVm, FailurePoint, Identity, LeakKind, LocalNode, MiB, NetworkMode, Node, NodeConfig,
+    StartFrom, TemplateName, VmId,
 };
 use flames_provider::conformance;
 use flames_vmm::VmmDriver;
@@ -90,13 +90,14 @@ pub(crate) fn request(run: &str) -> CreateVm {
     CreateVm {
         run: VmId::parse(run).unwrap(),
         hostname: "i0test".into(),
-        template: TemplateName::parse("mini").unwrap(),
+        from: StartFrom::Template(TemplateName::parse("mini").unwrap()),
+        identity: Identity::New,
         vcpus: 1,
         memory: MiB(256),
         disk: MiB(256),
-        env: BTreeMap::from([("GREETING".into(), "hello".into())]),
+        env: Some(BTreeMap::from([("GREETING".into(), "hello".into())])),
         access_token: AccessToken::new("0123456789abcdef"),
-        default_user: "root".into(),
+        default_user: Some("root".into()),
         default_workdir: None,
         boot_deadline: Duration::from_secs(20),
     }
