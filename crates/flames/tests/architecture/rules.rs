@@ -18,6 +18,8 @@ pub(crate) struct Broken {
 /// From what is used by all to what uses all. A crate may use those of lower layers only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Layer {
+    /// Decisions as pure functions over values: needs nothing of this house.
+    Decision,
     Provider,
     /// To infrastructure, and to the VMM.
     Interface,
@@ -33,7 +35,8 @@ pub(crate) enum Layer {
 }
 
 /// Every crate below `crates/`. An adapter is what lies below `adapters/`.
-const LAYERS: [(&str, Layer); 13] = [
+const LAYERS: [(&str, Layer); 14] = [
+    ("flames-pool", Layer::Decision),
     ("flames-provider", Layer::Provider),
     ("flames-state", Layer::Interface),
     ("flames-blob", Layer::Interface),

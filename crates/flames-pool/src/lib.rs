@@ -1,0 +1,26 @@
+//! Everything about the warm pool that is a decision and not an effect.
+//!
+//! Pure functions over values: no I/O, no lock, no clock, no randomness of its own. Time comes in as [`Millis`],
+//! randomness as a `u64`, and the same input always gives the same answer, so that a property test, the
+//! simulation and a node with real VMs all run the very same code. Whoever owns the VMs (the node) carries the
+//! answers out.
+//!
+//! - Which way a create goes: [`BootLevel`], [`choose_path`], [`History`].
+//! - What a pool is: [`PoolConfig`], [`Preset`], [`Tiers`]; what it looks like: [`PoolStatus`], [`MemberView`].
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod config;
+mod history;
+mod level;
+mod member;
+mod status;
+mod time;
+
+pub use config::{Autoscale, ByArrivals, ByUse, Mistake, PoolConfig, Preset, Strategy, Tiers};
+pub use history::History;
+pub use level::{Available, BootLevel, BootPath, Choice, Parts, UnknownLevel, choose_path};
+pub use member::{Health, MemberState, MemberView, Reason, Tier};
+pub use status::{LastFailure, PoolStatus, Quantiles, StateCounts, TierCounts};
+pub use time::Millis;
