@@ -6,21 +6,31 @@
 //! answers out.
 //!
 //! - Which way a create goes: [`BootLevel`], [`choose_path`], [`History`].
+//! - Which member is handed out: [`choose`]. How large the pool should be: [`autoscale`]. What to start, retire and
+//!   check: [`plan`].
 //! - What a pool is: [`PoolConfig`], [`Preset`], [`Tiers`]; what it looks like: [`PoolStatus`], [`MemberView`].
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod choose;
 mod config;
 mod history;
 mod level;
 mod member;
+mod plan;
+mod scale;
 mod status;
+mod tally;
 mod time;
 
+pub use choose::{Candidate, Cursor, choose};
 pub use config::{Autoscale, ByArrivals, ByUse, Mistake, PoolConfig, Preset, Strategy, Tiers};
 pub use history::History;
 pub use level::{Available, BootLevel, BootPath, Choice, Parts, UnknownLevel, choose_path};
 pub use member::{Health, MemberState, MemberView, Reason, Tier};
+pub use plan::{CHECKS_AT_ONCE, Failures, Phase, Plan, PoolView, plan};
+pub use scale::{ArrivalRate, Load, Scale, autoscale, spread};
 pub use status::{LastFailure, PoolStatus, Quantiles, StateCounts, TierCounts};
+pub use tally::Tally;
 pub use time::Millis;
