@@ -1,9 +1,24 @@
 //! Snapshots of runs, as the control plane sees them.
 
+mod manifest;
+mod store;
+
+pub(crate) use manifest::{GuestFacts, HostFacts, hash};
+pub(crate) use store::{Partial, Snapshot, Snapshots};
+
 use crate::TemplateName;
 use flames_vmm::{Error, ErrorKind, MiB, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// The parts of a snapshot that a restore reads, by file name. The first two are the driver's.
+pub(crate) const PARTS: [&str; 3] = [MEMORY, DEVICE_STATE, DISK];
+pub(crate) const MEMORY: &str = "memory";
+pub(crate) const DEVICE_STATE: &str = "device_state";
+pub(crate) const DISK: &str = "disk.ext4";
+/// The guest's read-only disks, kept as long as the snapshot is.
+pub(crate) const AGENT_DISK: &str = "agent.erofs";
+pub(crate) const IMAGE_DISK: &str = "image.erofs";
 
 /// The name of a snapshot: 1 to 64 of `a-z 0-9 -`, safe in paths.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
