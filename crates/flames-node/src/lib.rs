@@ -25,6 +25,7 @@ mod values;
 
 pub use error::{CreateError, CreateStep};
 pub use flames_guest::control::{InitRequest, InitResponse};
+pub use flames_pool::{BootLevel, BootPath, PoolConfig, PoolStatus};
 pub use flames_vmm::{
     Capabilities, Error, ErrorKind, Exit, ExitCause, MiB, Result, Retry, StopDeadlines, VmId, VmState,
 };
@@ -132,6 +133,22 @@ pub trait Node: Debug + Send + Sync + 'static {
 
     /// Exits of VMMs from now on, asked for or not. A receiver that lags compares with [`Node::list`].
     fn exits(&self) -> broadcast::Receiver<RunExit>;
+
+    /// The warm pools of this node, by template.
+    async fn pools(&self) -> Vec<PoolStatus>;
+
+    /// Keeps a pool of a template as it is asked for, instead of what was asked before. It fills in the background.
+    ///
+    /// # Errors
+    /// `InvalidInput` naming every mistake; `NotFound` for an unknown template; `Unsupported` when the driver takes
+    /// no snapshots.
+    async fn set_pool(&self, config: PoolConfig) -> Result<()>;
+
+    /// Empties a pool and forgets it; what was handed out stays.
+    ///
+    /// # Errors
+    /// `NotFound` without such a pool.
+    async fn remove_pool(&self, template: &TemplateName) -> Result<()>;
 
     /// The templates that can be created from, by name.
     ///

@@ -14,8 +14,8 @@ use crate::paths::{Assets, DataDir, RunDir};
 use crate::template::TemplateStore;
 use crate::{
     Adoption, BuildProgress, BuildTemplate, Capacity, CreateError, CreateStep, CreateVm, CreatedVm,
-    GuestClient, GuestStream, Leak, Node, Reaped, RunExit, RunInfo, SnapshotId, SnapshotInfo, TakeSnapshot,
-    TakenSnapshot, Template, TemplateName,
+    GuestClient, GuestStream, Leak, Node, PoolConfig, PoolStatus, Reaped, RunExit, RunInfo, SnapshotId,
+    SnapshotInfo, TakeSnapshot, TakenSnapshot, Template, TemplateName,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -263,6 +263,18 @@ impl Node for LocalNode {
 
     fn exits(&self) -> broadcast::Receiver<RunExit> {
         self.inner.exits.subscribe()
+    }
+
+    async fn pools(&self) -> Vec<PoolStatus> {
+        Vec::new()
+    }
+
+    async fn set_pool(&self, config: PoolConfig) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "pool", config.template))
+    }
+
+    async fn remove_pool(&self, template: &TemplateName) -> Result<()> {
+        Err(Error::new(ErrorKind::NotFound, "pool", template.as_str()))
     }
 
     async fn templates(&self) -> Result<Vec<Template>> {

@@ -1,6 +1,7 @@
 //! What a node takes and gives. Parsed at the edge, not re-checked inside.
 
 use crate::SnapshotId;
+use flames_pool::{BootLevel, BootPath};
 use flames_vmm::{Error, ErrorKind, Exit, MiB, Result, VmId, VmState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,6 +20,8 @@ pub struct CreateVm {
     pub hostname: String,
     /// What to start from.
     pub from: StartFrom,
+    /// What may be used of what was made ahead; for a template alone.
+    pub level: BootLevel,
     /// Who the guest becomes.
     pub identity: Identity,
     /// Virtual CPUs. A snapshot has its own: then this must be the same.
@@ -63,6 +66,10 @@ pub enum Identity {
 pub struct CreatedVm {
     /// Which run.
     pub run: VmId,
+    /// Which way it went.
+    pub path: BootPath,
+    /// For people: why this way.
+    pub why: String,
     /// How long each stage took.
     pub timings: StageTimings,
     /// What it has on this host.

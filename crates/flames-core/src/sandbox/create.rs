@@ -15,7 +15,7 @@ use crate::sandbox::error::{CreateSandboxError, LifecycleError};
 use crate::sandbox::record::{Sandbox, Stored, Timings};
 use crate::sandbox::run;
 use crate::sandbox::state::{Event, State};
-use flames_node::{CreateVm, CreatedVm, Identity, StartFrom};
+use flames_node::{BootLevel, CreateVm, CreatedVm, Identity, StartFrom};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -136,6 +136,7 @@ impl ControlPlane {
             run: sandbox.run.clone(),
             hostname: sandbox.id.to_string(),
             from: StartFrom::Template(plan.template),
+            level: BootLevel::default(),
             identity: Identity::New,
             vcpus: plan.resources.vcpus,
             memory: plan.resources.memory,

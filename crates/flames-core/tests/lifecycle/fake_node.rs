@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use flames_node::{
-    AccessToken, Adoption, BuildProgress, BuildTemplate, Capacity, CreateError, CreateStep, CreateVm,
-    CreatedVm, Dial, Error, ErrorKind, Exit, ExitCause, GuestClient, GuestStream, Leak, MiB, Node, Reaped,
-    Result, RunExit, RunFacts, RunInfo, SnapshotId, SnapshotInfo, StageTimings, TakeSnapshot, TakenSnapshot,
-    Template, TemplateName, VmId, VmState,
+    AccessToken, Adoption, BootPath, BuildProgress, BuildTemplate, Capacity, CreateError, CreateStep,
+    CreateVm, CreatedVm, Dial, Error, ErrorKind, Exit, ExitCause, GuestClient, GuestStream, Leak, MiB, Node,
+    PoolConfig, PoolStatus, Reaped, Result, RunExit, RunFacts, RunInfo, SnapshotId, SnapshotInfo,
+    StageTimings, TakeSnapshot, TakenSnapshot, Template, TemplateName, VmId, VmState,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -175,7 +175,13 @@ impl Node for FakeNode {
         let info = info(request.run.clone());
         self.machines().running.insert(request.run.clone(), info.clone());
         self.note_change();
-        Ok(CreatedVm { run: request.run, timings: StageTimings::default(), facts: info.facts })
+        Ok(CreatedVm {
+            run: request.run,
+            path: BootPath::Cold,
+            why: String::new(),
+            timings: StageTimings::default(),
+            facts: info.facts,
+        })
     }
 
     async fn destroy(&self, run: &VmId) -> Result<Exit> {
@@ -250,6 +256,18 @@ impl Node for FakeNode {
 
     fn exits(&self) -> broadcast::Receiver<RunExit> {
         self.exits.subscribe()
+    }
+
+    async fn pools(&self) -> Vec<PoolStatus> {
+        Vec::new()
+    }
+
+    async fn set_pool(&self, config: PoolConfig) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "pool", config.template))
+    }
+
+    async fn remove_pool(&self, template: &TemplateName) -> Result<()> {
+        Err(Error::new(ErrorKind::NotFound, "pool", template.as_str()))
     }
 
     async fn templates(&self) -> Result<Vec<Template>> {

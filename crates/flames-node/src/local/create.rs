@@ -15,8 +15,8 @@ use crate::error::{CreateError, CreateStep};
 use crate::net::{GUEST_IP, HOST_IP, PREFIX};
 use crate::paths::{RunDir, make_private_dir};
 use crate::{
-    AccessToken, CreateVm, CreatedVm, GuestClient, GuestError, GuestErrorKind, Identity, StageTimings,
-    StartFrom, Template,
+    AccessToken, BootPath, CreateVm, CreatedVm, GuestClient, GuestError, GuestErrorKind, Identity,
+    StageTimings, StartFrom, Template,
 };
 use flames_guest::control::{Greeting, InitRequest};
 use flames_vmm::{
@@ -276,7 +276,8 @@ impl Creation {
         let (vm, _) = self.running.take().ok_or_else(|| missing("running VM"))?;
         let facts = record.facts(&dir, vm.handle().pid);
         self.node.own(Arc::new(Run::new(record, dir, vm, line, guest)));
-        Ok(CreatedVm { run: self.request.run, timings: self.timings, facts })
+        let (path, why) = (BootPath::Cold, String::new());
+        Ok(CreatedVm { run: self.request.run, path, why, timings: self.timings, facts })
     }
 
     fn record(&self, phase: Phase) -> Result<RunRecord> {

@@ -2,8 +2,8 @@
 
 use crate::fake_agent::{Agent, FakeWithAgent};
 use flames_node::{
-    AccessToken, CreateVm, FailurePoint, Identity, LeakKind, LocalNode, MiB, NetworkMode, Node, NodeConfig,
-    StartFrom, TemplateName, VmId,
+    AccessToken, BootLevel, CreateVm, FailurePoint, Identity, LeakKind, LocalNode, MiB, NetworkMode, Node,
+    NodeConfig, StartFrom, TemplateName, VmId,
 };
 use flames_provider::conformance;
 use flames_vmm::VmmDriver;
@@ -91,6 +91,7 @@ pub(crate) fn request(run: &str) -> CreateVm {
         run: VmId::parse(run).unwrap(),
         hostname: "i0test".into(),
         from: StartFrom::Template(TemplateName::parse("mini").unwrap()),
+        level: BootLevel::default(),
         identity: Identity::New,
         vcpus: 1,
         memory: MiB(256),
