@@ -19,6 +19,8 @@ pub const INIT_PATH: &str = "/flames/v1/init";
 pub const SHUTDOWN_PATH: &str = "/flames/v1/shutdown";
 /// Fewest bytes of entropy that an [`InitRequest`] may carry, if it carries any.
 pub const MIN_ENTROPY: usize = 32;
+/// Fewest characters of a control token.
+pub const MIN_CONTROL_TOKEN: usize = 16;
 
 /// First line of the boot channel, from the node.
 #[derive(Clone, Serialize, Deserialize)]
@@ -69,11 +71,14 @@ pub enum BootReport {
 
 /// Makes a guest this sandbox's: after boot, and again after each restore from a snapshot.
 ///
-/// What is absent stays as it is. The first one must carry an access token.
+/// What is absent stays as it is. The first one must carry an access token. It is carried out in this order:
+/// entropy, connections, tokens and environment, hostname, machine id, and the clock last. What fails is
+/// answered as an error, and the guest must then be destroyed: it may have half of its new identity.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct InitRequest {
     /// The host's clock when the request was sent (nanoseconds since 1970). Zero leaves the guest's clock.
+    /// The agent adds what it spent on the request itself.
     #[serde(with = "json::int64", skip_serializing_if = "is_zero")]
     pub time_unix_nanos: i64,
     /// At least [`MIN_ENTROPY`] fresh random bytes: mixed into the kernel's pool with credit, then it reseeds.
@@ -82,6 +87,14 @@ pub struct InitRequest {
     /// What data calls must show from now on, in [`crate::ACCESS_TOKEN_HEADER`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_token: Option<String>,
+    /// What control calls must show from the next one on, at least [`MIN_CONTROL_TOKEN`] characters: a clone
+    /// must not share it with its siblings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control_token: Option<String>,
+    /// After a restore: resets every connection that the agent had accepted, but for the one this request came
+    /// on, and forgets the link addresses of everyone but its peer. They were the source's.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub close_connections: bool,
     /// Replaces the sandbox's environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env_vars: Option<BTreeMap<String, String>>,
@@ -121,6 +134,12 @@ pub struct InitResponse {
     pub entropy_credited: bool,
     /// Whether an access token is set.
     pub access_token_set: bool,
+    /// Whether this request replaced the control token.
+    pub control_token_replaced: bool,
+    /// How many connections were reset.
+    pub connections_closed: u32,
+    /// Whether the link addresses of neighbours were forgotten.
+    pub neighbours_flushed: bool,
     /// How many variables the sandbox's environment has.
     pub env_vars: u32,
     /// The guest's name.
@@ -135,6 +154,8 @@ pub struct InitResponse {
     pub default_workdir: String,
     /// The agent's version.
     pub agent_version: String,
+    /// How long the agent took, from the whole request to the answer (microseconds).
+    pub took_micros: u32,
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use flames_guest::files::{Operation, Signed, signature};
 use reqwest::StatusCode;
 use serde_json::json;
 use std::fs;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn health_is_open_before_init_and_without_a_token() {
@@ -64,6 +66,9 @@ async fn an_init_that_is_wrong_changes_nothing() {
         json!({"accessToken": ""}),
         json!({"accessToken": "with space"}),
         json!({"accessToken": "new", "entropy": "AAAA"}),
+        json!({"accessToken": "new", "controlToken": "short"}),
+        json!({"accessToken": "new", "controlToken": "with a space in its middle"}),
+        json!({"accessToken": "new", "closeConnections": 1}),
         json!({"accessToken": "new", "hostname": "a b"}),
         json!({"accessToken": "new", "defaultUser": "who"}),
         json!({"accessToken": "new", "defaultWorkdir": "relative"}),
@@ -113,6 +118,52 @@ async fn init_gives_the_guest_its_name_and_a_new_machine_id() {
     let read = |name: &str| fs::read_to_string(guest.root.path().join(name)).unwrap();
     assert_eq!(read("etc/hostname"), "sbx-1\n");
     assert_eq!(read("etc/hosts"), "127.0.0.1 localhost\n127.0.1.1 sbx-1\n");
+}
+
+#[tokio::test]
+async fn init_replaces_the_control_token_and_the_old_one_opens_nothing() {
+    let guest = Guest::start().await;
+    let (status, done) = guest.init(json!({"controlToken": "control-token-of-the-clone"})).await;
+    assert_eq!((status, &done["controlTokenReplaced"]), (StatusCode::OK, &json!(true)), "{done}");
+    assert_eq!(guest.init(json!({})).await.0, StatusCode::UNAUTHORIZED);
+    let request = guest.http.post(format!("{}/flames/v1/init", guest.url));
+    let request = request.header("X-Flames-Control", "control-token-of-the-clone").json(&json!({}));
+    let (status, done) = answer(request).await;
+    assert_eq!((status, &done["controlTokenReplaced"]), (StatusCode::OK, &json!(false)), "{done}");
+}
+
+#[tokio::test]
+async fn init_resets_every_connection_but_its_own_and_processes_go_on() {
+    let guest = Guest::start().await;
+    let address = guest.url.trim_start_matches("http://").to_owned();
+    let mut stream = guest.sh("echo begun; exec sleep 1000").await;
+    let pid = stream.pid().await;
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        let mut connection = TcpStream::connect(&address).await.unwrap();
+        connection.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert!(connection.read(&mut [0; 512]).await.unwrap() > 0);
+        idle.push(connection);
+    }
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let init = |message: serde_json::Value| {
+        let request = client.post(format!("{}/flames/v1/init", guest.url));
+        answer(request.header("X-Flames-Control", CONTROL).json(&message))
+    };
+    let (status, done) = init(json!({"closeConnections": true})).await;
+    let closed = done["connectionsClosed"].as_u64().unwrap();
+    // The pool of the test's own client has idle connections, too: how many depends on its timing.
+    assert!(status.is_success() && (4..=6).contains(&closed), "{done}");
+    for mut connection in idle {
+        assert_eq!(
+            connection.read(&mut [0; 1]).await.unwrap_err().kind(),
+            std::io::ErrorKind::ConnectionReset
+        );
+    }
+    assert!(stream.is_cut().await, "a stream that is reset has no end frame");
+    assert_eq!(init(json!({"closeConnections": true})).await.1["connectionsClosed"], 0, "its own is kept");
+    let listed = guest.ok("process.Process/List", json!({})).await;
+    assert_eq!(listed["processes"][0]["pid"], pid);
 }
 
 #[tokio::test]

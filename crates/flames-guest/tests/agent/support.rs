@@ -222,6 +222,17 @@ impl Events {
         }
     }
 
+    /// Reads until the connection breaks; false if the stream ended in order.
+    pub async fn is_cut(&mut self) -> bool {
+        loop {
+            match self.response.chunk().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return false,
+                Err(_) => return true,
+            }
+        }
+    }
+
     /// Everything, to the end of the stream.
     pub async fn collect(mut self) -> Story {
         let mut story = Story::default();

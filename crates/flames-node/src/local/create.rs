@@ -264,6 +264,7 @@ impl Creation {
             default_workdir: self.request.default_workdir.clone(),
             renew_machine_id: self.request.identity == Identity::New,
             time_unix_nanos: unix_nanos(), // last: every microsecond before the call is skew
+            ..InitRequest::default()
         })
     }
 

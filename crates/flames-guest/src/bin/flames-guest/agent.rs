@@ -1,5 +1,6 @@
 //! What the agent knows while it serves.
 
+use crate::connections::Connections;
 use crate::metrics::CpuTimes;
 use crate::process::Table;
 use crate::users::{self, User};
@@ -22,7 +23,11 @@ pub(crate) struct Agent {
     pub(crate) processes: Table,
     /// Rung once to end the agent.
     pub(crate) shutdown: Notify,
-    control_token: Zeroizing<String>,
+    /// `/proc/sys/kernel/random/boot_id`, which a restore does not change.
+    pub(crate) boot_id: String,
+    /// Connections that are open.
+    pub(crate) connections: Connections,
+    control_token: Mutex<Zeroizing<String>>,
     settings: Mutex<Settings>,
     cpu_times: Mutex<CpuTimes>,
 }
@@ -47,7 +52,11 @@ pub(crate) struct Settings {
     pub(crate) default_user: String,
     /// Where runs what names no directory; none means the user's home.
     pub(crate) default_workdir: Option<String>,
+    /// The name that the guest was given, once it was.
+    pub(crate) hostname: Option<String>,
 }
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 impl Agent {
     /// An agent that nobody has initialised.
@@ -57,11 +66,14 @@ impl Agent {
             env: BTreeMap::new(),
             default_user: "user".to_owned(),
             default_workdir: None,
+            hostname: None,
         };
         Self {
             mode,
             root,
-            control_token,
+            boot_id: std::fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned(),
+            connections: Connections::default(),
+            control_token: Mutex::new(control_token),
             settings: Mutex::new(settings),
             cpu_times: Mutex::default(),
             processes: Table::default(),
@@ -86,7 +98,16 @@ impl Agent {
 
     /// Whether this is the node's control token.
     pub(crate) fn is_control_token(&self, shown: &[u8]) -> bool {
-        same(shown, self.control_token.as_bytes())
+        same(shown, self.control_token().as_bytes())
+    }
+
+    /// From now on this is the node's control token.
+    pub(crate) fn replace_control_token(&self, token: Zeroizing<String>) {
+        *self.control_token() = token;
+    }
+
+    fn control_token(&self) -> MutexGuard<'_, Zeroizing<String>> {
+        self.control_token.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this is the access token of the last init.

@@ -1,26 +1,39 @@
 //! Calls that only the node makes.
 
-use crate::agent::{Agent, Mode, Settings};
+use crate::agent::{Agent, Mode};
+use crate::connections::Via;
 use crate::http::{Answer, Failure, json, read_unary, with_status};
-use crate::system;
-use flames_guest::control::{InitRequest, InitResponse, MIN_ENTROPY};
+use crate::{neighbours, system};
+use flames_guest::control::{InitRequest, InitResponse, MIN_CONTROL_TOKEN, MIN_ENTROPY};
 use flames_guest::rpc::{Code, RpcError};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
-use std::io;
 use std::path::Path;
+use std::time::Instant;
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// Makes the guest this sandbox's. Everything is checked before anything is changed.
-pub(crate) async fn init(agent: &Agent, request: Request<Incoming>) -> Result<Answer, Failure> {
+///
+/// Nothing of a restored guest's code is warm: whatever runs here for the first time is paid for before the
+/// sandbox can be handed out. So nothing is read or written that is known to be right.
+pub(crate) async fn init(agent: &Agent, request: Request<Incoming>, via: Via) -> Result<Answer, Failure> {
+    let started = Instant::now();
     let mut init: InitRequest = read_unary(request).await?;
     check(agent, &init)?;
-    let mut done = InitResponse::default();
-    let applied = apply(agent, &init, &mut done);
+    let applied = apply(agent, &init, Arrival { via, started }).await;
     init.entropy.zeroize();
     init.access_token.zeroize();
-    applied?;
+    init.control_token.zeroize();
+    let mut done = applied?;
+    done.took_micros = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
     Ok(json(&done))
+}
+
+/// How a request came.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    via: Via,
+    started: Instant,
 }
 
 /// Rings for the end; the answer may still arrive.
@@ -40,6 +53,11 @@ fn check(agent: &Agent, init: &InitRequest) -> Result<(), RpcError> {
         .is_some_and(|token| token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()))
     {
         return invalid("accessToken must be printable ASCII without spaces");
+    }
+    if init.control_token.as_ref().is_some_and(|token| {
+        token.len() < MIN_CONTROL_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic())
+    }) {
+        return invalid("controlToken must be at least 16 printable ASCII characters without spaces");
     }
     if init.entropy.as_ref().is_some_and(|bytes| bytes.len() < MIN_ENTROPY) {
         return invalid("entropy must be at least 32 bytes");
@@ -68,6 +86,10 @@ fn check_environment(init: &InitRequest) -> Result<(), RpcError> {
 }
 
 fn known_user(agent: &Agent, name: &str) -> Result<(), RpcError> {
+    let settings = agent.settings().clone();
+    if settings.access_token.is_some() && settings.default_user == name {
+        return Ok(()); // an earlier init looked
+    }
     agent
         .user(Some(name))
         .map(drop)
@@ -79,45 +101,84 @@ fn is_hostname(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(legal) && !name.starts_with(['-', '.'])
 }
 
-/// Entropy comes first: what is drawn afterwards, such as the machine id, must not be the snapshot's.
-fn apply(agent: &Agent, init: &InitRequest, done: &mut InitResponse) -> Result<(), RpcError> {
-    let failed = |what: &'static str| {
-        move |error: io::Error| RpcError::new(Code::Internal, format!("{what}: {error}"))
-    };
-    if agent.mode == Mode::Guest {
-        apply_to_machine(init, done)?;
+/// Entropy comes first: what is drawn afterwards, such as the machine id, must not be the snapshot's. The clock
+/// comes last, so that nothing that follows makes it late.
+async fn apply(agent: &Agent, init: &InitRequest, arrival: Arrival) -> Result<InitResponse, RpcError> {
+    let mut done = InitResponse::default();
+    renew_entropy(agent.mode, init, &mut done)?;
+    if init.close_connections {
+        leave_the_source_behind(agent, arrival.via, &mut done).await?;
     }
+    remember(agent, init);
+    done.control_token_replaced = init.control_token.is_some();
+    rename(agent, init)?;
     if init.renew_machine_id {
-        system::renew_machine_id(&agent.root).map_err(failed("renew the machine id"))?;
+        done.machine_id =
+            system::renew_machine_id(&agent.root).map_err(|error| failed("renew the machine id", &error))?;
     }
-    if let Some(name) = &init.hostname {
-        system::write_hostname(&agent.root, name).map_err(failed("write the hostname"))?;
-    }
-    remember(&mut agent.settings(), init);
-    measure(agent, done);
-    Ok(())
+    set_clock(agent.mode, init, arrival.started, &mut done)?;
+    measure(agent, &mut done);
+    Ok(done)
 }
 
-/// What belongs to the kernel, not to the file system.
-fn apply_to_machine(init: &InitRequest, done: &mut InitResponse) -> Result<(), RpcError> {
-    let failed = |what: &'static str| {
-        move |error: nix::Error| RpcError::new(Code::Internal, format!("{what}: {error}"))
-    };
-    if let Some(bytes) = &init.entropy {
-        system::credit_entropy(bytes).map_err(failed("credit entropy"))?;
+fn renew_entropy(mode: Mode, init: &InitRequest, done: &mut InitResponse) -> Result<(), RpcError> {
+    if let (Mode::Guest, Some(bytes)) = (mode, &init.entropy) {
+        system::credit_entropy(bytes).map_err(|error| failed("credit entropy", &error))?;
         done.entropy_credited = true;
     }
-    if init.time_unix_nanos > 0 {
-        done.clock_step_nanos = system::step_clock(init.time_unix_nanos).map_err(failed("step the clock"))?;
-        done.clock_stepped = true;
-    }
-    if let Some(name) = &init.hostname {
-        nix::unistd::sethostname(name).map_err(failed("set the hostname"))?;
+    Ok(())
+}
+
+/// Whoever had connections to the source has none to this guest.
+async fn leave_the_source_behind(agent: &Agent, via: Via, done: &mut InitResponse) -> Result<(), RpcError> {
+    done.connections_closed = agent.connections.reset_others(via).await;
+    if agent.mode == Mode::Guest {
+        neighbours::flush(via.peer).map_err(|error| failed("forget the neighbours", &error))?;
+        done.neighbours_flushed = true;
     }
     Ok(())
 }
 
-fn remember(settings: &mut Settings, init: &InitRequest) {
+/// The kernel's name for the guest is always set: somebody inside may have changed it. The files are only
+/// written for a new name.
+fn rename(agent: &Agent, init: &InitRequest) -> Result<(), RpcError> {
+    let Some(name) = &init.hostname else { return Ok(()) };
+    if agent.mode == Mode::Guest {
+        nix::unistd::sethostname(name).map_err(|error| failed("set the hostname", &error))?;
+    }
+    if agent.settings().hostname.as_ref() == Some(name) {
+        return Ok(());
+    }
+    system::write_hostname(&agent.root, name).map_err(|error| failed("write the hostname", &error))?;
+    agent.settings().hostname = Some(name.clone());
+    Ok(())
+}
+
+fn set_clock(
+    mode: Mode,
+    init: &InitRequest,
+    started: Instant,
+    done: &mut InitResponse,
+) -> Result<(), RpcError> {
+    if mode == Mode::Host || init.time_unix_nanos == 0 {
+        return Ok(());
+    }
+    let spent = i64::try_from(started.elapsed().as_nanos()).unwrap_or_default();
+    let now = init.time_unix_nanos.saturating_add(spent);
+    done.clock_step_nanos = system::step_clock(now).map_err(|error| failed("step the clock", &error))?;
+    done.clock_stepped = true;
+    Ok(())
+}
+
+fn failed(what: &'static str, error: &dyn std::fmt::Display) -> RpcError {
+    RpcError::new(Code::Internal, format!("{what}: {error}"))
+}
+
+fn remember(agent: &Agent, init: &InitRequest) {
+    if let Some(token) = &init.control_token {
+        agent.replace_control_token(Zeroizing::new(token.clone()));
+    }
+    let mut settings = agent.settings();
     if let Some(token) = &init.access_token {
         settings.access_token = Some(Zeroizing::new(token.clone()));
     }
@@ -141,8 +202,10 @@ fn measure(agent: &Agent, done: &mut InitResponse) {
     done.default_workdir = settings.default_workdir.unwrap_or_default();
     done.hostname =
         nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    done.machine_id = read_line(&agent.system_file("etc/machine-id"));
-    done.boot_id = read_line(Path::new("/proc/sys/kernel/random/boot_id"));
+    if done.machine_id.is_empty() {
+        done.machine_id = read_line(&agent.system_file("etc/machine-id"));
+    }
+    done.boot_id = agent.boot_id.clone();
     done.agent_version = env!("CARGO_PKG_VERSION").to_owned();
 }
 

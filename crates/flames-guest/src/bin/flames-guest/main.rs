@@ -5,11 +5,13 @@
 
 mod agent;
 mod boot;
+mod connections;
 mod control;
 mod files;
 mod filesystem;
 mod http;
 mod metrics;
+mod neighbours;
 mod options;
 mod paths;
 mod power;

@@ -8,6 +8,7 @@
 //! | who has a signed URL | its signature | that one `/files` call |
 
 use crate::agent::Agent;
+use crate::connections::Via;
 use crate::http::{Answer, Failure, header, query, with_status};
 use crate::{control, files, filesystem, metrics, process};
 use base64::Engine as _;
@@ -21,17 +22,17 @@ use hyper::{Method, Request, StatusCode};
 use std::sync::Arc;
 
 /// Answers one request, whatever it is.
-pub(crate) async fn answer(agent: Arc<Agent>, request: Request<Incoming>) -> Answer {
-    Box::pin(dispatch(agent, request)).await.unwrap_or_else(Failure::into_answer)
+pub(crate) async fn answer(agent: Arc<Agent>, request: Request<Incoming>, via: Via) -> Answer {
+    Box::pin(dispatch(agent, request, via)).await.unwrap_or_else(Failure::into_answer)
 }
 
-async fn dispatch(agent: Arc<Agent>, request: Request<Incoming>) -> Result<Answer, Failure> {
+async fn dispatch(agent: Arc<Agent>, request: Request<Incoming>, via: Via) -> Result<Answer, Failure> {
     let path = request.uri().path().to_owned();
     match (request.method(), path.as_str()) {
         (&Method::GET | &Method::HEAD, "/health") => Ok(with_status(StatusCode::NO_CONTENT)),
         (&Method::POST, INIT_PATH) => {
             require_control(&agent, request.headers())?;
-            control::init(&agent, request).await
+            control::init(&agent, request, via).await
         }
         (&Method::POST, SHUTDOWN_PATH) => {
             require_control(&agent, request.headers())?;

@@ -1,6 +1,7 @@
 //! Connections: accepting them, and their limits.
 
 use crate::agent::Agent;
+use crate::connections::Ticket;
 use crate::routes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -50,10 +51,12 @@ impl Server {
         loop {
             let slot = Arc::clone(&slots).acquire_owned().await;
             match self.listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     let agent = Arc::clone(&agent);
+                    let mut ticket = agent.connections.enter(peer.ip());
                     tokio::spawn(async move {
-                        serve_connection(stream, agent).await;
+                        serve_connection(stream, &agent, &mut ticket).await;
+                        agent.connections.leave(ticket);
                         drop(slot);
                     });
                 }
@@ -66,18 +69,29 @@ impl Server {
     }
 }
 
-async fn serve_connection(stream: TcpStream, agent: Arc<Agent>) {
+/// Serves until the client goes away or the connection is to be reset.
+async fn serve_connection(stream: TcpStream, agent: &Arc<Agent>, ticket: &mut Ticket) {
     // Events are small and wanted at once. A socket that refuses this is only slower.
     let _slower = stream.set_nodelay(true);
-    let service = service_fn(move |request| {
-        let agent = Arc::clone(&agent);
-        async move { Ok::<_, Infallible>(routes::answer(agent, request).await) }
+    let via = ticket.via;
+    let service = service_fn(|request| {
+        let agent = Arc::clone(agent);
+        async move { Ok::<_, Infallible>(routes::answer(agent, request, via).await) }
     });
-    // An error here is the client's: it went away or spoke no HTTP, and was answered if that was possible.
-    let _client_gone = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        // An error here is the client's: it went away or spoke no HTTP, and was answered if that was possible.
+        _client_gone = &mut connection => {}
+        Ok(()) = &mut ticket.reset => reset(connection.into_parts().io.into_inner()),
+    }
+}
+
+/// Ends a connection at once: nothing of what was to be sent is sent, and nobody waits for its other end.
+fn reset(stream: TcpStream) {
+    // A socket that refuses this ends the slow way.
+    let _slower = stream.set_zero_linger();
 }

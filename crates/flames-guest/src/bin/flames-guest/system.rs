@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime, clock_settime};
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
@@ -67,14 +67,15 @@ fn errno(error: io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// Gives the system a new identity: 32 hexadecimal digits of a random UUID (version 4).
-pub(crate) fn renew_machine_id(root: &Path) -> io::Result<()> {
+/// Gives the system a new identity, and says which: 32 hexadecimal digits of a random UUID (version 4).
+pub(crate) fn renew_machine_id(root: &Path) -> io::Result<String> {
     let mut id = [0; 16];
-    File::open("/dev/urandom")?.read_exact(&mut id)?;
+    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())?;
     id[6] = id[6] & 0x0f | 0x40;
     id[8] = id[8] & 0x3f | 0x80;
     let text: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    replace(&root.join("etc"), "machine-id", &format!("{text}\n"))
+    replace(&root.join("etc"), "machine-id", &format!("{text}\n"))?;
+    Ok(text)
 }
 
 /// Writes `/etc/hostname`, and the name's line in `/etc/hosts`.

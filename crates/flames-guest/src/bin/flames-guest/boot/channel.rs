@@ -3,7 +3,7 @@
 
 use super::BootError;
 use crate::agent::Agent;
-use flames_guest::control::{BOOT_PORT, BootReport, Greeting, HostCommand};
+use flames_guest::control::{BOOT_PORT, BootReport, Greeting, HostCommand, MIN_CONTROL_TOKEN};
 use rustix::event::epoll;
 use rustix::fs::Timespec;
 use std::fs::{File, OpenOptions};
@@ -127,7 +127,7 @@ fn asks_for_shutdown(line: &[u8]) -> bool {
 }
 
 fn checked(greeting: Greeting) -> io::Result<Greeting> {
-    if greeting.control_token.len() < 16 {
+    if greeting.control_token.len() < MIN_CONTROL_TOKEN {
         return Err(io::Error::other("the control token is shorter than 16 characters"));
     }
     Ok(greeting)

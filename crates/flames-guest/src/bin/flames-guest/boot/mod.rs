@@ -9,6 +9,7 @@ mod network;
 
 pub(crate) use channel::BootChannel;
 pub(crate) use mounts::OwnDisk;
+pub(crate) use network::socket_address;
 
 use cmdline::CommandLine;
 use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};

@@ -86,7 +86,8 @@ fn named(name: &str) -> libc::ifreq {
     request
 }
 
-fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+/// An address as ioctls want it.
+pub(crate) fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
     let [a, b, c, d] = address.octets().map(|byte| libc::c_char::from_ne_bytes([byte]));
     // sockaddr_in: two bytes of port, four of address, eight of padding.
     let sa_data = [0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0];
