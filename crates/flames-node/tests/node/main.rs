@@ -5,6 +5,7 @@
 mod create;
 mod failure;
 mod fake_agent;
+mod guest;
 mod harness;
 mod real;
 mod restart;
