@@ -1,5 +1,5 @@
 //! Private instances of real servers for tests: PostgreSQL, Redis, NATS with JetStream, Caddy,
-//! and an S3 server in process (feature `s3`).
+//! and an S3 server in process (feature `s3`). And a strict reader of OpenMetrics text: [`Exposition`].
 //!
 //! ```no_run
 //! # async fn test() {
@@ -25,6 +25,7 @@
 
 mod caddy;
 mod nats;
+mod openmetrics;
 mod port;
 mod postgres;
 mod probe;
@@ -37,6 +38,7 @@ mod spawner;
 
 pub use caddy::Caddy;
 pub use nats::Nats;
+pub use openmetrics::{Exposition, Series};
 pub use port::Port;
 pub use postgres::{Durability, Postgres};
 pub use probe::Probe;

@@ -26,6 +26,8 @@ pub(crate) enum Layer {
     /// The protocol with the agent, and the agent.
     Guest,
     Adapter,
+    /// What is counted, and when that is a reason for an alert: values and text.
+    Metrics,
     Node,
     Core,
     Api,
@@ -35,7 +37,7 @@ pub(crate) enum Layer {
 }
 
 /// Every crate below `crates/`. An adapter is what lies below `adapters/`.
-const LAYERS: [(&str, Layer); 14] = [
+const LAYERS: [(&str, Layer); 15] = [
     ("flames-pool", Layer::Decision),
     ("flames-provider", Layer::Provider),
     ("flames-state", Layer::Interface),
@@ -45,6 +47,7 @@ const LAYERS: [(&str, Layer); 14] = [
     ("flames-ingress", Layer::Interface),
     ("flames-vmm", Layer::Interface),
     ("flames-guest", Layer::Guest),
+    ("flames-metrics", Layer::Metrics),
     ("flames-node", Layer::Node),
     ("flames-core", Layer::Core),
     ("flames-api", Layer::Api),

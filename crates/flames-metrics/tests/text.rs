@@ -1,0 +1,123 @@
+//! The text that a scrape gets.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use flames_metrics::{
+    BootLevel, BootPath, Created, Metrics, Operation, Outcome, PoolStatus, ProcessFigures, Strategy,
+};
+use flames_pool::{PoolConfig, Quantiles, Reason, Tier, Tiers};
+use flames_testkit::Exposition;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn create<'a>(template: &'a str, stages: &'a [(&'static str, f64)]) -> Created<'a> {
+    Created { template, path: BootPath::Cold, level: BootLevel::Fast, seconds: 0.45, stages }
+}
+
+fn read(metrics: &Metrics) -> Exposition {
+    let text = metrics.encode();
+    Exposition::parse(&text).unwrap_or_else(|problem| panic!("{problem}\n{text}"))
+}
+
+/// Every family has at least one series.
+fn busy() -> Metrics {
+    let metrics = Metrics::new("1.2.3");
+    metrics.created(&create("mini", &[("record", 0.0007), ("kernel_to_agent", 0.4)]));
+    metrics.create_ended(Outcome::Failed, "timed out");
+    metrics.create_ended(Outcome::Rejected, "invalid input");
+    metrics.first_command(Duration::from_millis(3));
+    metrics.operated(Operation::Pause, Duration::from_millis(30), Ok(()));
+    metrics.operated(Operation::Fork, Duration::from_secs(1), Err("unavailable"));
+    metrics.allocated(Strategy::RoundRobin);
+    metrics.handshake_failed(BootPath::Restored);
+    metrics.request("GET", &Arc::from("/v1/sandboxes/{id}"), 404, Duration::from_micros(90));
+    metrics.alert_turned("leaks", "firing", 1);
+    metrics.told("delivered");
+    metrics.show_sandboxes([("running", 3), ("failed", 0)]);
+    metrics.show_resources("tap", 4, 1);
+    metrics.show_process(ProcessFigures { resident_bytes: 1 << 20, cpu_seconds: 0.5, ..Default::default() });
+    metrics.show_pools(vec![pool("mini")]);
+    metrics
+}
+
+fn pool(template: &str) -> PoolStatus {
+    PoolStatus {
+        config: PoolConfig { template: template.into(), ..PoolConfig::default() },
+        target: Tiers { running: 2, paused: 0, prepared: 1 },
+        by_tier: BTreeMap::from([(Tier::Running, 2)]),
+        by_state: BTreeMap::new(),
+        ready: 2,
+        live: 1,
+        hits: 7,
+        misses: 3,
+        hit_rate: Some(0.7),
+        wait_ms: Quantiles { count: 10, p50: 1.0, p90: 2.0, p99: 3.0, max: 4.0 },
+        age_at_handout_ms: Quantiles::default(),
+        ages_ms: Quantiles::default(),
+        refills: 9,
+        retired: BTreeMap::from([(Reason::TooOld, 2)]),
+        failures: 1,
+        last_failure: None,
+        arrivals_per_second: 0.5,
+    }
+}
+
+#[test]
+fn the_text_of_a_fresh_and_of_a_busy_daemon_is_strict_openmetrics() {
+    read(&Metrics::default());
+    let read = read(&busy());
+    let value = |name: &str, labels: &[(&str, &str)]| read.value(name, labels);
+    assert_eq!(value("flames_creates_total", &[("outcome", "ok")]), Some(1.0));
+    assert_eq!(value("flames_creates_total", &[("outcome", "failed"), ("error", "timed out")]), Some(1.0));
+    assert_eq!(value("flames_create_seconds_count", &[("path", "cold"), ("level", "fast")]), Some(1.0));
+    assert_eq!(value("flames_create_stage_seconds_sum", &[("stage", "kernel_to_agent")]), Some(0.4));
+    assert_eq!(value("flames_create_seconds_bucket", &[("le", "0.5")]), Some(1.0));
+    assert_eq!(value("flames_create_seconds_bucket", &[("le", "0.3")]), Some(0.0));
+    assert_eq!(value("flames_resources_orphaned", &[("kind", "tap")]), Some(1.0));
+    assert_eq!(value("flames_build_info", &[("version", "1.2.3")]), Some(1.0));
+    assert_eq!(value("process_resident_memory_bytes", &[]), Some(1_048_576.0));
+}
+
+#[test]
+fn a_pool_is_shown_as_its_status_says() {
+    let read = read(&busy());
+    let value = |name: &str, labels: &[(&str, &str)]| read.value(name, labels).unwrap();
+    assert_eq!(value("flames_pool_members", &[("template", "mini"), ("tier", "running")]), 2.0);
+    assert_eq!(value("flames_pool_target_members", &[("tier", "prepared")]), 1.0);
+    assert_eq!(value("flames_pool_hits_total", &[]), 7.0);
+    assert_eq!(value("flames_pool_retired_members_total", &[("reason", "too-old")]), 2.0);
+    assert_eq!(value("flames_pool_wait_seconds", &[("at", "p99")]), 0.003);
+}
+
+#[test]
+fn what_alerts_look_at_is_what_the_text_says() {
+    let (metrics, at) = (busy(), Duration::from_secs(7));
+    let sample = metrics.sample(at);
+    assert_eq!((sample.at, sample.creates.ok, sample.creates.failed), (at, 1, 1));
+    assert_eq!((sample.handshake_failures, sample.orphans["tap"], sample.pools["mini"].misses), (1, 1, 3));
+    assert_eq!(sample.durations[&BootLevel::Fast].count(), 1);
+    assert!((0.3..=0.5).contains(&sample.durations[&BootLevel::Fast].quantile(0.99).unwrap()));
+}
+
+#[test]
+fn any_number_of_templates_and_creates_makes_a_bounded_number_of_series() {
+    let metrics = busy();
+    let once = read(&metrics).series.len();
+    for _ in 0..1000 {
+        metrics.created(&create("mini", &[("record", 0.0007), ("kernel_to_agent", 0.4)]));
+    }
+    assert_eq!(read(&metrics).series.len(), once);
+    for n in 0..1000 {
+        metrics.created(&create(&format!("template-{n}"), &[("record", 0.001)]));
+    }
+    // One stage of 64 templates and of all others, a histogram of 21 series each.
+    assert!(read(&metrics).series.len() <= once + 64 * 21);
+}
+
+#[test]
+fn a_template_s_name_cannot_break_the_text() {
+    let metrics = Metrics::default();
+    metrics.created(&create("a\"} 1\nb\\", &[("record", 0.001)]));
+    let name = ("template", "a\"} 1\nb\\");
+    assert_eq!(read(&metrics).value("flames_create_stage_seconds_count", &[name]), Some(1.0));
+}
