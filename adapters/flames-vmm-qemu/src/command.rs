@@ -13,7 +13,7 @@ use std::path::Path;
 pub struct CommandLine {
     /// The arguments.
     pub arguments: Vec<OsString>,
-    /// The value of `-append`.
+    /// The value of `-append`; a restored guest is given none.
     pub kernel: String,
 }
 
@@ -32,7 +32,7 @@ pub fn command_line(
     let mut line = Line::default();
     machine(&mut line, spec, config);
     memory(&mut line, spec, purpose);
-    line.option("-kernel", spec.kernel.as_os_str()).option("-append", &kernel);
+    guest_kernel(&mut line, spec, purpose, &kernel);
     channels(&mut line);
     for (index, disk) in spec.disks.iter().enumerate() {
         block_device(&mut line, index, disk);
@@ -89,27 +89,27 @@ fn machine(line: &mut Line, spec: &VmSpec, config: &QemuConfig) {
         .option("-bios", config.firmware.as_os_str());
 }
 
-/// Memory of one VM alone is anonymous; a template's is a file that its clones can map.
+/// Memory is a file without a name, so that a snapshot can copy it from outside (`memory.rs`); a clone's is a
+/// private view of the snapshot's. The device state starts without the description of a configuration: what
+/// writes it without the memory leaves that out.
 fn memory(line: &mut Line, spec: &VmSpec, purpose: &PrepareFor) {
     let size = format!("id=m,size={}M", spec.memory.0);
     match purpose {
-        PrepareFor::Boot => line.option("-object", format!("memory-backend-ram,{size}")),
-        PrepareFor::Template => {
-            let file = spec.run_dir.join(MEMORY_FILE);
-            line.option_with_path("-object", format!("memory-backend-file,{size},share=on,mem-path="), &file)
+        PrepareFor::Boot => line.option("-object", format!("memory-backend-memfd,{size},share=on")),
+        PrepareFor::Restore(parts) => {
+            let backend = format!("memory-backend-file,{size},share=off,mem-path=");
+            line.option_with_path("-object", backend, &parts.memory).option("-incoming", "defer")
         }
-        PrepareFor::Restore(parts) => line
-            .option_with_path(
-                "-object",
-                format!("memory-backend-file,{size},share=off,mem-path="),
-                &parts.memory,
-            )
-            .option("-incoming", "defer"),
     };
+    line.option("-global", "migration.send-configuration=off");
 }
 
-/// A template's memory inside its run directory.
-const MEMORY_FILE: &str = "memory";
+/// A clone never reads its kernel again: what it needs is in its memory.
+fn guest_kernel(line: &mut Line, spec: &VmSpec, purpose: &PrepareFor, arguments: &str) {
+    if *purpose == PrepareFor::Boot {
+        line.option("-kernel", spec.kernel.as_os_str()).option("-append", arguments);
+    }
+}
 
 /// Control, boot channel and console, on the sockets that were bound beforehand.
 ///
@@ -128,10 +128,14 @@ fn channels(line: &mut Line) {
 
 /// A read-only image is shared by many VMs and therefore not locked; a writable disk is, so that no two VMs
 /// can ever write to one.
+///
+/// `cache.no-flush`: nothing a guest syncs goes to stable storage. Its disk ends with its VM, or is copied within
+/// the pause of a snapshot, and either way through the host's page cache; QEMU would otherwise sync the whole
+/// disk on every pause.
 fn block_device(line: &mut Line, index: usize, disk: &Disk) {
     let access = match disk.access {
         DiskAccess::ReadOnly => "readonly=on,file.locking=off",
-        DiskAccess::ReadWrite => "discard=unmap",
+        DiskAccess::ReadWrite => "discard=unmap,cache.no-flush=on",
     };
     line.option_with_path("-drive", format!("if=none,id=d{index},format=raw,{access},file="), &disk.path)
         .option("-device", format!("virtio-blk-device,drive=d{index}"));

@@ -7,12 +7,14 @@ use crate::files;
 use crate::host::{self, HostFacts};
 use crate::left::Left;
 use crate::process::{Launch, Process};
-use crate::vm::{Prepared, Vm};
+use crate::snapshot;
+use crate::vm::{Prepared, Then, Vm};
 use async_trait::async_trait;
 use flames_vmm::{
     Capabilities, Error, ErrorKind, Network, PrepareFor, PreparedVm, Result, Retry, RunningVm, VmHandle,
     VmSpec, VmmDriver,
 };
+use std::fs::File;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
@@ -52,20 +54,28 @@ impl QemuDriver {
         })
     }
 
-    /// Refuses what QEMU would only half understand.
-    async fn check(&self, spec: &VmSpec, purpose: &PrepareFor) -> Result<()> {
+    /// Refuses what QEMU would only half understand. For a restore it gives the device state to start from.
+    async fn check(&self, spec: &VmSpec, purpose: &PrepareFor) -> Result<Option<File>> {
         spec.check(&self.capabilities()).await?;
-        if matches!(purpose, PrepareFor::Restore(_)) {
-            return Err(Error::new(ErrorKind::Unsupported, "vm", spec.id.as_str()).detail("no snapshots yet"));
+        if !files::fits_sockets(&spec.run_dir) {
+            let run_dir = spec.run_dir.display().to_string();
+            return Err(Error::new(ErrorKind::InvalidInput, "run directory", run_dir)
+                .detail("too long for the path of a unix socket inside it"));
         }
-        if files::fits_sockets(&spec.run_dir) {
-            return Ok(());
+        match purpose {
+            PrepareFor::Boot => Ok(None),
+            PrepareFor::Restore(parts) => {
+                snapshot::open(parts, spec, &self.host().await?.version).await.map(Some)
+            }
         }
-        Err(Error::new(ErrorKind::InvalidInput, "run directory", spec.run_dir.display().to_string())
-            .detail("too long for the path of a unix socket inside it"))
     }
 
-    async fn start(&self, spec: &VmSpec, purpose: &PrepareFor) -> Result<Process> {
+    async fn start(
+        &self,
+        spec: &VmSpec,
+        purpose: &PrepareFor,
+        device_state: Option<File>,
+    ) -> Result<Process> {
         let arguments = command_line(spec, purpose, self.host().await?, &self.config).arguments;
         let broken = |what: &str, error: std::io::Error| unavailable(spec.id.as_str(), what, error);
         let sockets =
@@ -76,6 +86,7 @@ impl QemuDriver {
             run_dir: spec.run_dir.clone(),
             netns: namespace(&spec.network),
             sockets,
+            device_state,
         };
         let process = match Process::start(launch).await {
             Ok(process) => process,
@@ -99,7 +110,7 @@ impl VmmDriver for QemuDriver {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            snapshots: false,
+            snapshots: true,
             hardware_virtualisation: false,
             user_network: true,
             max_vcpus: self.config.max_vcpus,
@@ -113,10 +124,17 @@ impl VmmDriver for QemuDriver {
 
     async fn prepare(&self, spec: VmSpec, purpose: PrepareFor) -> Result<Box<dyn PreparedVm>> {
         let says_who = |error: Error| error.adapter(NAME).operation("prepare");
-        self.check(&spec, &purpose).await.map_err(says_who)?;
-        let process = self.start(&spec, &purpose).await.map_err(says_who)?;
+        let device_state = self.check(&spec, &purpose).await.map_err(says_who)?;
+        let process = self.start(&spec, &purpose, device_state).await.map_err(says_who)?;
         let vm = Vm::attach(&spec, process, self.config.command_timeout()).await.map_err(says_who)?;
-        Ok(Box::new(Prepared::new(vm, spec)))
+        let then = match purpose {
+            PrepareFor::Boot => Then::Boot { greeting: spec.boot_channel.greeting },
+            PrepareFor::Restore(parts) => {
+                vm.load_devices(&parts).await?;
+                Then::Restore
+            }
+        };
+        Ok(Box::new(Prepared::new(vm, then)))
     }
 
     async fn adopt(&self, handle: &VmHandle) -> Result<Option<Box<dyn RunningVm>>> {

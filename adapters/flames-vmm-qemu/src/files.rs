@@ -16,8 +16,11 @@ pub(crate) const CONSOLE: &str = "console.sock";
 /// What QEMU prints.
 pub(crate) const VMM_LOG: &str = "vmm.log";
 
-/// Descriptor of the first socket inside QEMU; the others follow.
+/// Descriptor of the first socket inside QEMU; the others follow, and then the device state.
 pub(crate) const FIRST_SOCKET_FD: i32 = 3;
+
+/// Descriptor of the device state inside a QEMU that restores.
+pub(crate) const DEVICE_STATE_FD: i32 = 6;
 
 /// Longest path of a unix socket that Linux takes, without the closing zero.
 const MAX_SOCKET_PATH: usize = 107;

@@ -27,8 +27,10 @@ mod exit;
 mod files;
 mod host;
 mod left;
+mod memory;
 mod process;
 mod qmp;
+mod snapshot;
 
 pub use command::{CommandLine, command_line};
 pub use config::QemuConfig;

@@ -56,6 +56,8 @@ pub(crate) struct Launch {
     pub(crate) netns: Option<PathBuf>,
     /// Given to it from descriptor 3 on.
     pub(crate) sockets: Vec<UnixListener>,
+    /// Given to it as [`files::DEVICE_STATE_FD`].
+    pub(crate) device_state: Option<File>,
 }
 
 /// QEMU opens sockets, images, a TAP and event loops: a few dozen. With the half million that daemons often
@@ -208,7 +210,7 @@ fn spawn(launch: Launch) -> io::Result<Child> {
         .stderr(log)
         // A group of its own: Ctrl-C at the daemon's terminal is not for its VMs.
         .process_group(0)
-        .fd_mappings(mappings(launch.sockets))
+        .fd_mappings(mappings(launch.sockets, launch.device_state))
         .map_err(io::Error::other)?;
     // Ours are all close-on-exec already; this is for what the daemon itself was started with.
     close_fds::set_fds_cloexec(3, &[]);
@@ -216,9 +218,11 @@ fn spawn(launch: Launch) -> io::Result<Child> {
     command.spawn()
 }
 
-fn mappings(sockets: Vec<UnixListener>) -> Vec<FdMapping> {
-    let map = |(socket, child_fd): (UnixListener, i32)| FdMapping { parent_fd: socket.into(), child_fd };
-    sockets.into_iter().zip(files::FIRST_SOCKET_FD..).map(map).collect()
+fn mappings(sockets: Vec<UnixListener>, device_state: Option<File>) -> Vec<FdMapping> {
+    let map = |(parent_fd, child_fd): (OwnedFd, i32)| FdMapping { parent_fd, child_fd };
+    let sockets = sockets.into_iter().map(OwnedFd::from).zip(files::FIRST_SOCKET_FD..);
+    let device_state = device_state.map(|file| (OwnedFd::from(file), files::DEVICE_STATE_FD));
+    sockets.chain(device_state).map(map).collect()
 }
 
 /// Enters the namespace, then gives up what root could do: QEMU only opens files and a TAP that root owns.

@@ -1,6 +1,6 @@
 //! QEMU's control protocol: one JSON object per line over a unix socket.
 //!
-//! The protocol is small and this driver uses six commands, so this is a client of its own. The `qapi` crate
+//! The protocol is small and this driver uses eight commands, so this is a client of its own. The `qapi` crate
 //! generates types for a thousand commands of one QEMU version, and its last release is older than the
 //! versions driven here.
 
@@ -45,6 +45,8 @@ pub(crate) enum QmpError {
 pub(crate) struct Seen {
     /// `reason` of the last SHUTDOWN event.
     pub(crate) shutdown_reason: Option<String>,
+    /// `status` of the last MIGRATION event.
+    pub(crate) migration: Option<String>,
 }
 
 /// Whether virtual CPUs run, and what else QEMU calls a state.
@@ -104,6 +106,34 @@ impl Qmp {
     /// Stops the virtual CPUs.
     pub(crate) async fn stop(&self) -> Result<(), QmpError> {
         self.execute("stop", json!({})).await.map(drop)
+    }
+
+    /// Writes what the devices hold, and nothing of the memory, into a file. The virtual CPUs must be stopped.
+    pub(crate) async fn save_devices(&self, file: &Path) -> Result<(), QmpError> {
+        let arguments = json!({"filename": file.to_string_lossy(), "live": false});
+        self.execute("xen-save-devices-state", arguments).await.map(drop)
+    }
+
+    /// Puts the devices into the state that is read from an open descriptor of QEMU's. A QEMU that cannot do it
+    /// ends. The virtual CPUs stay stopped.
+    pub(crate) async fn load_devices(&self, descriptor: i32) -> Result<(), QmpError> {
+        let events = json!({"capabilities": [{"capability": "events", "state": true}]});
+        self.execute("migrate-set-capabilities", events).await?;
+        let command = "migrate-incoming";
+        self.execute(command, json!({"uri": format!("fd:{descriptor}")})).await?;
+        let loaded = tokio::time::timeout(self.timeout, self.migrated()).await;
+        loaded.map_err(|_| QmpError::Timeout { command, after: self.timeout })?
+    }
+
+    async fn migrated(&self) -> Result<(), QmpError> {
+        let mut seen = self.seen.clone();
+        let over = |seen: &Seen| matches!(seen.migration.as_deref(), Some("completed" | "failed"));
+        let last = seen.wait_for(over).await.map_err(|_| QmpError::Closed)?;
+        if last.migration.as_deref() == Some("completed") {
+            return Ok(());
+        }
+        let reason = "the device state cannot be loaded".to_owned();
+        Err(QmpError::Refused { command: "migrate-incoming", reason })
     }
 
     pub(crate) async fn run_state(&self) -> Result<RunState, QmpError> {
@@ -180,6 +210,9 @@ impl Connection {
             Some(Message::Shutdown { reason }) => {
                 self.tell.send_modify(|seen| seen.shutdown_reason = Some(reason));
             }
+            Some(Message::Migration { status }) => {
+                self.tell.send_modify(|seen| seen.migration = Some(status));
+            }
             Some(Message::OtherEvent) => {}
             None => tracing::warn!(line, "QEMU's control socket said something that is no QMP"),
         }
@@ -198,15 +231,17 @@ impl Connection {
 enum Message {
     Answer { id: u64, result: Result<Value, String> },
     Shutdown { reason: String },
+    Migration { status: String },
     OtherEvent,
 }
 
 fn parse(line: &str) -> Option<Message> {
     let mut message: Value = serde_json::from_str(line).ok()?;
     if let Some(event) = message["event"].as_str() {
-        let reason = message["data"]["reason"].as_str().unwrap_or_default();
+        let data = |name: &str| message["data"][name].as_str().unwrap_or_default().to_owned();
         return Some(match event {
-            "SHUTDOWN" => Message::Shutdown { reason: reason.to_owned() },
+            "SHUTDOWN" => Message::Shutdown { reason: data("reason") },
+            "MIGRATION" => Message::Migration { status: data("status") },
             _ => Message::OtherEvent,
         });
     }
@@ -236,6 +271,8 @@ mod tests {
         let event =
             r#"{"timestamp": {}, "event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#;
         assert_eq!(parse(event), Some(Message::Shutdown { reason: "guest-reset".into() }));
+        let migration = r#"{"event": "MIGRATION", "data": {"status": "completed"}}"#;
+        assert_eq!(parse(migration), Some(Message::Migration { status: "completed".into() }));
         assert_eq!(parse(r#"{"event": "STOP"}"#), Some(Message::OtherEvent));
         assert_eq!(parse("{"), None);
     }

@@ -21,7 +21,17 @@ use tokio::sync::{Mutex, OnceCell};
 #[derive(Debug)]
 pub(crate) struct Prepared {
     vm: Vm,
-    spec: VmSpec,
+    then: Then,
+}
+
+/// What a prepared VM waits for.
+#[derive(Debug)]
+pub(crate) enum Then {
+    /// To be told to boot; its agent is greeted so.
+    Boot {
+        greeting: String,
+    },
+    Restore,
 }
 
 /// A guest on its way to its agent.
@@ -36,8 +46,10 @@ struct Booting {
 pub(crate) struct Vm {
     id: VmId,
     run_dir: PathBuf,
-    process: Process,
-    qmp: Qmp,
+    pub(crate) process: Process,
+    pub(crate) qmp: Qmp,
+    /// Held by whoever switches the virtual CPUs on or off, or needs them to stay as they are.
+    pub(crate) switch: Mutex<()>,
     boot: Mutex<BootSocket>,
     console: Console,
     stop_asked: AtomicBool,
@@ -45,21 +57,30 @@ pub(crate) struct Vm {
 }
 
 impl Prepared {
-    pub(crate) fn new(vm: Vm, spec: VmSpec) -> Self {
-        Self { vm, spec }
+    pub(crate) fn new(vm: Vm, then: Then) -> Self {
+        Self { vm, then }
     }
 }
 
 #[async_trait]
 impl PreparedVm for Prepared {
     async fn boot(self: Box<Self>) -> Result<Box<dyn BootingVm>> {
-        let Self { vm, spec } = *self;
+        let Self { vm, then } = *self;
+        let Then::Boot { greeting } = then else {
+            return Err(vm.error(ErrorKind::InvalidInput, "boot").detail("it was prepared for a restore"));
+        };
         vm.checked("boot", vm.qmp.cont().await).await?;
-        Ok(Box::new(Booting { vm, greeting: spec.boot_channel.greeting }))
+        Ok(Box::new(Booting { vm, greeting }))
     }
 
     async fn restore(self: Box<Self>) -> Result<Box<dyn RunningVm>> {
-        Err(self.vm.error(ErrorKind::InvalidInput, "restore").detail("it was prepared for a boot"))
+        let Self { vm, then } = *self;
+        if !matches!(then, Then::Restore) {
+            return Err(vm.error(ErrorKind::InvalidInput, "restore").detail("it was prepared for a boot"));
+        }
+        vm.checked("restore", vm.qmp.cont().await).await?;
+        vm.process.outlive_the_daemon();
+        Ok(Box::new(vm))
     }
 }
 
@@ -123,11 +144,16 @@ impl Vm {
             run_dir,
             process,
             qmp,
+            switch: Mutex::default(),
             boot: Mutex::new(boot),
             console,
             stop_asked: AtomicBool::new(false),
             exit: OnceCell::new(),
         }
+    }
+
+    pub(crate) fn run_dir(&self) -> &Path {
+        &self.run_dir
     }
 
     /// The guest failed before its agent served. Whatever it was, the VM ends here.
@@ -174,7 +200,11 @@ impl Vm {
     }
 
     /// Puts a failed command into words: a VMM that is gone says why it went.
-    async fn checked<T>(&self, operation: &'static str, outcome: Result<T, QmpError>) -> Result<T> {
+    pub(crate) async fn checked<T>(
+        &self,
+        operation: &'static str,
+        outcome: Result<T, QmpError>,
+    ) -> Result<T> {
         let error = match outcome {
             Ok(value) => return Ok(value),
             Err(error) => error,
@@ -193,7 +223,7 @@ impl Vm {
         })
     }
 
-    fn error(&self, kind: ErrorKind, operation: &'static str) -> Error {
+    pub(crate) fn error(&self, kind: ErrorKind, operation: &'static str) -> Error {
         Error::new(kind, "vm", self.id.as_str()).adapter(NAME).operation(operation)
     }
 }
@@ -205,15 +235,17 @@ impl RunningVm for Vm {
     }
 
     async fn pause(&self) -> Result<()> {
+        let _alone = self.switch.lock().await;
         self.checked("pause", self.qmp.stop().await).await
     }
 
     async fn resume(&self) -> Result<()> {
+        let _alone = self.switch.lock().await;
         self.checked("resume", self.qmp.cont().await).await
     }
 
-    async fn snapshot(&self, _into: &Path) -> Result<SnapshotParts> {
-        Err(self.error(ErrorKind::Unsupported, "snapshot"))
+    async fn snapshot(&self, into: &Path) -> Result<SnapshotParts> {
+        self.write_snapshot(into).await.map_err(|error| error.adapter(NAME).operation("snapshot"))
     }
 
     async fn describe(&self) -> Result<VmDescription> {

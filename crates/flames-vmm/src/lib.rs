@@ -19,8 +19,10 @@ mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod fake;
+mod parts;
 mod spec;
 
+pub use parts::UnfinishedParts;
 pub use spec::{
     AgentReady, BootChannel, Capabilities, Disk, DiskAccess, Exit, ExitCause, MacAddress, MiB, Network,
     PrepareFor, SnapshotParts, StopDeadlines, VmDescription, VmHandle, VmId, VmSpec, VmState,
@@ -60,6 +62,10 @@ pub trait VmmDriver: Debug + Send + Sync + 'static {
     /// # Errors
     /// `InvalidInput` for a spec that no VMM could run (missing kernel or disk file, memory out of range);
     /// `Unavailable` when the VMM is missing or does not start: the detail holds its last lines of output.
+    ///
+    /// For a restore also `Unsupported` without the capability, `Conflict` when another version of the VMM wrote
+    /// the parts, and `Corrupt` when a part is missing, was cut short or altered, or does not fit the spec. The
+    /// mend of these three is the same: boot.
     async fn prepare(&self, spec: VmSpec, purpose: PrepareFor) -> Result<Box<dyn PreparedVm>>;
 
     /// Takes over a VM that an earlier daemon started. `None` if that very process is gone: a process that
@@ -79,11 +85,13 @@ pub trait PreparedVm: Debug + Send + Sync {
     /// `InvalidInput` if it was prepared for a restore; `Unavailable` when the VMM refuses or died.
     async fn boot(self: Box<Self>) -> Result<Box<dyn BootingVm>>;
 
-    /// Continues a guest where the snapshot it was prepared for left it.
+    /// Continues a guest where the snapshot it was prepared for left it. All that takes time was done by
+    /// `prepare`. The guest's clock, its random numbers and its secrets are those of the snapshot until its agent
+    /// was told otherwise.
     ///
     /// # Errors
-    /// `Unsupported` without the capability; `InvalidInput` if it was prepared for a boot; `Corrupt` when
-    /// the parts do not fit this VMM.
+    /// `InvalidInput` if it was prepared for a boot; `Corrupt` when the VMM notices only now that the parts are
+    /// of no use; `Unavailable` when it refuses or died.
     async fn restore(self: Box<Self>) -> Result<Box<dyn RunningVm>>;
 }
 
@@ -116,12 +124,13 @@ pub trait RunningVm: Debug + Send + Sync {
     /// `Unavailable` when the VMM is gone.
     async fn resume(&self) -> Result<()>;
 
-    /// Writes memory and device state of a paused VM into `into`. Disks are the caller's: it copies them
-    /// inside the same pause.
+    /// Writes memory and device state of a paused VM into the folder `into`: new files with mode 0600, not yet
+    /// on stable storage. Disks are the caller's: it copies them inside the same pause.
     ///
     /// # Errors
-    /// `Unsupported` without the capability; `Conflict` when the VM is not paused; `Unavailable` when a
-    /// part could not be written. The VM stays paused and usable in every case.
+    /// `Unsupported` without the capability; `Conflict` when the VM is not paused; `AlreadyExists` when `into`
+    /// holds a part; `PermissionDenied` when the daemon may not read the VMM's memory; `Unavailable` when a part
+    /// could not be written. In every case nothing is left in `into`, and the VM stays paused and usable.
     async fn snapshot(&self, into: &std::path::Path) -> Result<SnapshotParts>;
 
     /// What the VMM says of itself now.

@@ -94,22 +94,20 @@ pub enum Network {
     },
 }
 
-/// What a VMM process is started for. Some VMMs must know where the memory lives before they start.
+/// What a VMM process is started for. Every VM can be snapshotted later, however it was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PrepareFor {
-    /// [`crate::PreparedVm::boot`] comes next; the memory is this VM's alone.
+    /// [`crate::PreparedVm::boot`] comes next.
     Boot,
-    /// [`crate::PreparedVm::boot`] comes next, and later a snapshot that clones will share: the memory is kept
-    /// where they can map it.
-    Template,
-    /// [`crate::PreparedVm::restore`] comes next, from these parts.
+    /// [`crate::PreparedVm::restore`] comes next, from these parts. The spec must ask for the machine that they
+    /// were taken of (CPUs, memory, number of disks, network); identity, files and addresses are its own.
     Restore(SnapshotParts),
 }
 
 /// What a driver can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Capabilities {
-    /// Snapshots and restores.
+    /// Snapshots of every VM, and restores of every snapshot that this version of the VMM wrote.
     pub snapshots: bool,
     /// Runs guests on hardware virtualisation.
     pub hardware_virtualisation: bool,
@@ -158,7 +156,8 @@ pub enum VmState {
     Paused,
 }
 
-/// The files of a snapshot: written once, never changed afterwards (hazard C7).
+/// The files of a snapshot: written once, never changed afterwards. Clones map the memory, so its file must not
+/// be written or shortened while one of them lives; removing its name does no harm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotParts {
     /// Guest memory.

@@ -37,13 +37,14 @@ fn values_of(arguments: &[String], option: &str) -> Vec<String> {
 #[test]
 fn a_plain_boot_has_exactly_this_command_line() {
     let expected = "-name flames-a1 -M microvm,acpi=off,memory-backend=m -accel tcg,tb-size=64 -cpu max,la57=off,erms=off \
-        -smp 1 -m 256 -bios qboot.rom -object memory-backend-ram,id=m,size=256M -kernel /k/vmlinux -append KERNEL \
+        -smp 1 -m 256 -bios qboot.rom -object memory-backend-memfd,id=m,size=256M,share=on \
+        -global migration.send-configuration=off -kernel /k/vmlinux -append KERNEL \
         -chardev socket,id=qmp,fd=3,server=on,wait=off -chardev socket,id=boot,fd=4,server=on,wait=off \
         -chardev socket,id=console,fd=5,server=on,wait=off -mon chardev=qmp,mode=control \
         -device virtio-serial-device,max_ports=3 -device virtserialport,chardev=boot,name=flames.boot,nr=1 \
         -device virtconsole,chardev=console,nr=2 \
         -drive if=none,id=d0,format=raw,readonly=on,file.locking=off,file=/i/agent.erofs -device virtio-blk-device,drive=d0 \
-        -drive if=none,id=d1,format=raw,discard=unmap,file=/s/a1.ext4 -device virtio-blk-device,drive=d1 \
+        -drive if=none,id=d1,format=raw,discard=unmap,cache.no-flush=on,file=/s/a1.ext4 -device virtio-blk-device,drive=d1 \
         -object rng-random,id=r,filename=/dev/urandom -device virtio-rng-device,rng=r \
         -serial none -display none -monitor none -nodefaults -no-user-config -no-reboot -S \
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
@@ -77,17 +78,16 @@ fn the_user_network_has_no_way_out_and_one_port_in_from_loopback() {
 }
 
 #[test]
-fn a_templates_memory_is_a_shared_file_and_a_clones_is_a_private_view_of_it() {
-    let shared = line(&spec(), &PrepareFor::Template, "7.2.22");
-    assert!(values_of(&shared, "-object")[0].ends_with("share=on,mem-path=/run/fl/a1/memory"));
+fn a_clones_memory_is_a_private_view_of_the_snapshots_and_it_loads_no_kernel() {
     let parts = SnapshotParts {
         memory: PathBuf::from("/t/memory"),
-        device_state: PathBuf::from("/t/state"),
+        device_state: PathBuf::from("/t/device_state"),
         vmm_version: "7.2.22".into(),
     };
-    let private = line(&spec(), &PrepareFor::Restore(parts), "7.2.22");
-    assert!(values_of(&private, "-object")[0].ends_with("share=off,mem-path=/t/memory"));
-    assert_eq!(values_of(&private, "-incoming"), ["defer"]);
+    let clone = line(&spec(), &PrepareFor::Restore(parts), "7.2.22");
+    assert!(values_of(&clone, "-object")[0].ends_with("share=off,mem-path=/t/memory"));
+    assert_eq!(values_of(&clone, "-incoming"), ["defer"]);
+    assert!(!clone.iter().any(|argument| argument == "-kernel" || argument == "-append"));
 }
 
 #[test]

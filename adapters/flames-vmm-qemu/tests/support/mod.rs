@@ -11,8 +11,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 const INIT: &str = include_str!("../guest/init.sh");
 const BUSYBOX: &str = "/bin/busybox";
@@ -21,6 +21,8 @@ const BUSYBOX: &str = "/bin/busybox";
 pub(crate) struct QemuFactory {
     kernel: PathBuf,
     image: PathBuf,
+    /// Before the folder that it is mounted in.
+    small_disk: OnceLock<SmallDisk>,
     folder: tempfile::TempDir,
     made: AtomicU32,
 }
@@ -39,7 +41,7 @@ impl QemuFactory {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        Some(Self { kernel, image: image(), folder, made: AtomicU32::new(0) })
+        Some(Self { kernel, image: image(), folder, made: AtomicU32::new(0), small_disk: OnceLock::new() })
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -81,6 +83,35 @@ impl Factory for QemuFactory {
     async fn is_alive(&self, handle: &VmHandle) -> bool {
         // A zombie has no executable any more.
         std::fs::read_link(format!("/proc/{}/exe", handle.pid)).is_ok_and(|exe| exe == handle.executable)
+    }
+
+    async fn small_disk(&self) -> Option<PathBuf> {
+        let made = SmallDisk::make(self.folder.path().join("small"))?;
+        Some(self.small_disk.get_or_init(|| made).0.clone())
+    }
+}
+
+/// A file system of 1 MiB: device states fit, memories do not. Gone when dropped.
+#[derive(Debug)]
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None`, loudly, without root.
+    fn make(folder: PathBuf) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            flames_provider::conformance::skip("root", "run as root to mount a small file system");
+            return None;
+        }
+        std::fs::create_dir(&folder).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", &folder, "tmpfs", flags, Some(c"size=1m")).unwrap();
+        Some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
     }
 }
 

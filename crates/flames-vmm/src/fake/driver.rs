@@ -1,8 +1,8 @@
 //! The driver of fake machines.
 
-use super::guest;
 use super::machine::{Machine, Power};
-use super::{FakeWorld, Files, Phase};
+use super::snapshot::{self, GuestState};
+use super::{FakeWorld, Files, Phase, guest};
 use crate::spec::{
     AgentReady, Capabilities, Exit, ExitCause, MiB, PrepareFor, SnapshotParts, StopDeadlines, VmDescription,
     VmHandle, VmSpec, VmState,
@@ -27,7 +27,13 @@ pub struct FakeVmm {
 #[derive(Debug)]
 struct Prepared {
     vm: Vm,
-    purpose: PrepareFor,
+    then: Then,
+}
+
+#[derive(Debug)]
+enum Then {
+    Boot,
+    Restore(GuestState),
 }
 
 #[derive(Debug)]
@@ -49,6 +55,14 @@ enum WhenDropped {
 impl FakeVmm {
     pub(crate) fn new(world: FakeWorld) -> Self {
         Self { world }
+    }
+
+    async fn load(&self, parts: &SnapshotParts, spec: &VmSpec) -> Result<GuestState> {
+        let loaded = match self.world.files() {
+            Files::MustExist => snapshot::read(parts, spec.memory, VERSION).await,
+            Files::AreNotLookedAt => self.world.recall(parts, VERSION),
+        };
+        loaded.map_err(|error| error.adapter(NAME).operation("prepare"))
     }
 
     async fn check(&self, spec: &VmSpec) -> Result<()> {
@@ -85,9 +99,13 @@ impl VmmDriver for FakeVmm {
         let vm = Vm { world: self.world.clone(), machine, when_dropped: WhenDropped::Kill };
         vm.pass("prepare", Phase::Prepare).await?;
         if is_no_kernel(&spec.kernel) {
-            return Err(vm.machine.error(ErrorKind::Unavailable, "not a kernel").operation("prepare"));
+            return Err(vm.error(ErrorKind::Unavailable, "prepare", "not a kernel"));
         }
-        Ok(Box::new(Prepared { vm, purpose }))
+        let then = match purpose {
+            PrepareFor::Boot => Then::Boot,
+            PrepareFor::Restore(parts) => Then::Restore(self.load(&parts, &spec).await?),
+        };
+        Ok(Box::new(Prepared { vm, then }))
     }
 
     async fn adopt(&self, handle: &VmHandle) -> Result<Option<Box<dyn RunningVm>>> {
@@ -105,12 +123,9 @@ fn is_no_kernel(path: &Path) -> bool {
 #[async_trait]
 impl PreparedVm for Prepared {
     async fn boot(self: Box<Self>) -> Result<Box<dyn BootingVm>> {
-        let Self { vm, purpose } = *self;
-        if matches!(purpose, PrepareFor::Restore(_)) {
-            return Err(vm
-                .machine
-                .error(ErrorKind::InvalidInput, "prepared for a restore")
-                .operation("boot"));
+        let Self { vm, then } = *self;
+        if !matches!(then, Then::Boot) {
+            return Err(vm.error(ErrorKind::InvalidInput, "boot", "it was prepared for a restore"));
         }
         vm.pass("boot", Phase::Boot).await?;
         vm.run_guest();
@@ -118,28 +133,16 @@ impl PreparedVm for Prepared {
     }
 
     async fn restore(self: Box<Self>) -> Result<Box<dyn RunningVm>> {
-        let Self { mut vm, purpose } = *self;
-        let PrepareFor::Restore(parts) = purpose else {
-            return Err(vm
-                .machine
-                .error(ErrorKind::InvalidInput, "prepared for a boot")
-                .operation("restore"));
+        let Self { mut vm, then } = *self;
+        let Then::Restore(state) = then else {
+            return Err(vm.error(ErrorKind::InvalidInput, "restore", "it was prepared for a boot"));
         };
         vm.pass("restore", Phase::Restore).await?;
-        let ticks = read_snapshot(&parts).map_err(|detail| vm.machine.error(ErrorKind::Corrupt, &detail))?;
-        vm.machine.set_ticks(ticks);
+        vm.machine.continue_from(state);
         vm.run_guest();
         vm.when_dropped = WhenDropped::LeaveRunning;
         Ok(Box::new(vm))
     }
-}
-
-fn read_snapshot(parts: &SnapshotParts) -> std::result::Result<u64, String> {
-    if parts.vmm_version != VERSION {
-        return Err(format!("written by version {}, this is {VERSION}", parts.vmm_version));
-    }
-    let memory = std::fs::read_to_string(&parts.memory).map_err(|error| format!("memory: {error}"))?;
-    memory.parse().map_err(|_| "memory: not a number".to_owned())
 }
 
 #[async_trait]
@@ -170,7 +173,11 @@ impl Vm {
             guest::FakeGuest::Refuses => "the agent cannot start: the test guest refuses".to_owned(),
             _ => format!("the VMM ended ({:?})", self.machine.ended().await.cause),
         };
-        self.machine.error(ErrorKind::Unavailable, &detail).operation("ready")
+        self.error(ErrorKind::Unavailable, "ready", &detail)
+    }
+
+    fn error(&self, kind: ErrorKind, operation: &'static str, detail: &str) -> Error {
+        self.machine.error(kind, detail).operation(operation)
     }
 }
 
@@ -201,21 +208,19 @@ impl RunningVm for Vm {
     }
 
     async fn snapshot(&self, into: &Path) -> Result<SnapshotParts> {
-        if self.machine.power() != Power::Paused {
-            return Err(self.machine.error(ErrorKind::Conflict, "not paused").operation("snapshot"));
+        if self.machine.power() == Power::Running {
+            return Err(self.error(ErrorKind::Conflict, "snapshot", "it is not paused; pause it first"));
         }
         self.pass("snapshot", Phase::Snapshot).await?;
-        let parts = SnapshotParts {
-            memory: into.join("memory"),
-            device_state: into.join("state"),
-            vmm_version: VERSION.to_owned(),
+        let state = self.machine.state();
+        let written = match self.world.files() {
+            Files::MustExist => {
+                let (memory, space) = (self.machine.memory(), self.world.space_in(into));
+                snapshot::write(into, memory, &state, VERSION, space)
+            }
+            Files::AreNotLookedAt => Ok(self.world.remember(into, state, VERSION)),
         };
-        std::fs::write(&parts.memory, self.machine.ticks().to_string())
-            .and_then(|()| std::fs::write(&parts.device_state, ""))
-            .map_err(|error| {
-                self.machine.error(ErrorKind::Unavailable, "cannot write").operation("snapshot").source(error)
-            })?;
-        Ok(parts)
+        written.map_err(|error| error.adapter(NAME).operation("snapshot"))
     }
 
     async fn describe(&self) -> Result<VmDescription> {

@@ -3,14 +3,19 @@
 use super::FakeWorld;
 use super::machine::{Machine, Power};
 use crate::spec::ExitCause;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How a guest behaves; chosen by the kernel argument `flames.test=<name>`, the first if there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How a guest behaves; chosen by the kernel argument `flames.test=<name>`, the first if there is none. A restored
+/// guest behaves as the one that was snapshotted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum FakeGuest {
-    /// `ready`: reports, prints "tick N" on the console again and again, powers off when asked to.
+    /// Reports, is idle and costs nothing, powers off when asked to. A host has thousands of them.
     #[default]
+    Quiet,
+    /// `ready`: reports, prints "tick N" on the console again and again, powers off when asked to.
     Ready,
     /// `deaf`: the same, and never powers off.
     Deaf,
@@ -40,7 +45,8 @@ impl FakeGuest {
             Some("dies") => Self::Dies,
             Some("chatty") => Self::Chatty,
             Some("mute") => Self::Mute,
-            _ => Self::Ready,
+            Some("ready") => Self::Ready,
+            _ => Self::Quiet,
         }
     }
 
@@ -50,7 +56,7 @@ impl FakeGuest {
     }
 
     fn hears_shutdown(self) -> bool {
-        matches!(self, Self::Ready | Self::Chatty)
+        matches!(self, Self::Quiet | Self::Ready | Self::Chatty)
     }
 }
 
@@ -65,6 +71,10 @@ pub(crate) async fn run(world: FakeWorld, machine: Arc<Machine>) {
 async fn live(machine: &Machine) -> ExitCause {
     match machine.guest() {
         FakeGuest::Dies => return ExitCause::GuestShutdown,
+        FakeGuest::Quiet => {
+            machine.hears_the_question().await;
+            return ExitCause::GuestShutdown;
+        }
         FakeGuest::Chatty => {
             let lines: String = (1..=40_000).map(|number| format!("{number}\n")).collect();
             machine.print(&(lines + "the last line\n"));

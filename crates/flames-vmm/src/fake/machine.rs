@@ -1,11 +1,12 @@
 //! One fake VMM process: its identity, its power switch, its console and its end.
 
 use super::guest::FakeGuest;
-use crate::spec::{Exit, ExitCause, VmHandle, VmId, VmSpec};
+use super::snapshot::GuestState;
+use crate::spec::{Exit, ExitCause, MiB, VmHandle, VmId, VmSpec};
 use crate::{CONSOLE_FILE, HANDLE_FILE};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 #[derive(Debug)]
@@ -13,11 +14,15 @@ pub(crate) struct Machine {
     id: VmId,
     pid: u32,
     run_dir: PathBuf,
-    guest: FakeGuest,
+    memory: MiB,
+    /// The guest of the spec.
+    booted: FakeGuest,
+    /// The guest of a snapshot, in its place.
+    restored: OnceLock<FakeGuest>,
     power: watch::Sender<Power>,
     exit: watch::Sender<Option<Exit>>,
     ticks: AtomicU64,
-    asked_to_stop: AtomicBool,
+    asked_to_stop: watch::Sender<bool>,
     console: Mutex<String>,
     console_limit: usize,
 }
@@ -41,11 +46,13 @@ impl Machine {
             id: spec.id.clone(),
             pid,
             run_dir: spec.run_dir.clone(),
-            guest: FakeGuest::of(&spec.kernel_args),
+            memory: spec.memory,
+            booted: FakeGuest::of(&spec.kernel_args),
+            restored: OnceLock::new(),
             power: watch::Sender::new(Power::Prepared),
             exit: watch::Sender::new(None),
             ticks: AtomicU64::new(0),
-            asked_to_stop: AtomicBool::new(false),
+            asked_to_stop: watch::Sender::new(false),
             console: Mutex::default(),
             console_limit: usize::try_from(spec.console_limit_bytes).unwrap_or(usize::MAX),
         };
@@ -63,8 +70,23 @@ impl Machine {
         self.pid
     }
 
+    pub(crate) fn memory(&self) -> MiB {
+        self.memory
+    }
+
     pub(crate) fn guest(&self) -> FakeGuest {
-        self.guest
+        *self.restored.get().unwrap_or(&self.booted)
+    }
+
+    /// What a snapshot of it holds.
+    pub(crate) fn state(&self) -> GuestState {
+        GuestState { guest: self.guest(), ticks: self.ticks.load(Ordering::Acquire) }
+    }
+
+    /// Takes the place of the machine whose snapshot held `state`.
+    pub(crate) fn continue_from(&self, state: GuestState) {
+        self.ticks.store(state.ticks, Ordering::Release);
+        self.restored.get_or_init(|| state.guest);
     }
 
     pub(crate) fn handle(&self) -> VmHandle {
@@ -87,23 +109,23 @@ impl Machine {
     }
 
     pub(crate) fn ask_to_stop(&self) {
-        self.asked_to_stop.store(true, Ordering::Release);
+        self.asked_to_stop.send_replace(true);
     }
 
     pub(crate) fn is_asked_to_stop(&self) -> bool {
-        self.asked_to_stop.load(Ordering::Acquire)
+        *self.asked_to_stop.borrow()
+    }
+
+    /// Waits until it runs and has been asked to stop.
+    pub(crate) async fn hears_the_question(&self) {
+        let (mut asked, mut power) = (self.asked_to_stop.subscribe(), self.power.subscribe());
+        // This machine holds both senders, so neither wait can end before what it waits for.
+        let _asked = asked.wait_for(|asked| *asked).await.is_ok();
+        let _running = power.wait_for(|power| *power == Power::Running).await.is_ok();
     }
 
     pub(crate) fn count_tick(&self) -> u64 {
         self.ticks.fetch_add(1, Ordering::AcqRel) + 1
-    }
-
-    pub(crate) fn ticks(&self) -> u64 {
-        self.ticks.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_ticks(&self, ticks: u64) {
-        self.ticks.store(ticks, Ordering::Release);
     }
 
     pub(crate) fn print(&self, text: &str) {

@@ -18,15 +18,17 @@
 mod driver;
 mod guest;
 mod machine;
+mod snapshot;
 
 pub use driver::FakeVmm;
 pub use guest::FakeGuest;
 
-use crate::spec::{BootChannel, ExitCause, MiB, Network, VmHandle, VmId, VmSpec};
+use crate::spec::{BootChannel, ExitCause, MiB, Network, SnapshotParts, VmHandle, VmId, VmSpec};
 use flames_provider::{Error, ErrorKind, Result};
 use machine::Machine;
+use snapshot::{GuestState, Space};
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +42,9 @@ struct State {
     machines: HashMap<u32, Arc<Machine>>,
     faults: HashMap<Phase, VecDeque<Fault>>,
     latencies: HashMap<Phase, Duration>,
+    /// Snapshots in a world without files, by the path of their memory.
+    snapshots: HashMap<PathBuf, GuestState>,
+    full_folders: Vec<PathBuf>,
     last_pid: u32,
 }
 
@@ -115,6 +120,11 @@ impl FakeWorld {
         self.state().latencies.insert(phase, latency);
     }
 
+    /// From now on there is no space for a snapshot's memory in `folder`.
+    pub fn set_full(&self, folder: impl Into<PathBuf>) {
+        self.state().full_folders.push(folder.into());
+    }
+
     /// Ends a machine from outside, as a crash or the kernel would. False if there is none of that name.
     pub fn kill(&self, id: &VmId, cause: ExitCause) -> bool {
         let found = self.state().machines.values().find(|machine| machine.id() == id).cloned();
@@ -155,6 +165,27 @@ impl FakeWorld {
 
     fn files(&self) -> Files {
         self.state().files
+    }
+
+    fn space_in(&self, folder: &Path) -> Space {
+        let full = self.state().full_folders.iter().any(|full| full == folder);
+        if full { Space::None } else { Space::Enough }
+    }
+
+    /// Keeps a snapshot in a world without files.
+    fn remember(&self, into: &Path, state: GuestState, version: &str) -> SnapshotParts {
+        let (memory, device_state) = (into.join("memory"), into.join("device_state"));
+        self.state().snapshots.insert(memory.clone(), state);
+        SnapshotParts { memory, device_state, vmm_version: version.to_owned() }
+    }
+
+    /// Finds a snapshot in a world without files.
+    fn recall(&self, parts: &SnapshotParts, version: &str) -> Result<GuestState> {
+        parts.check_version(version)?;
+        self.state().snapshots.get(&parts.memory).cloned().ok_or_else(|| {
+            let id = parts.memory.display().to_string();
+            Error::new(ErrorKind::Corrupt, "snapshot part", id).detail("there is no such snapshot")
+        })
     }
 
     /// Starts a machine's process.

@@ -8,7 +8,7 @@ use flames_vmm::{
     PreparedVm, Result, RunningVm, SnapshotParts, StopDeadlines, VmDescription, VmHandle, VmSpec, VmState,
     VmmDriver,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -68,6 +68,10 @@ impl Factory for BrokenFactory {
 
     async fn is_alive(&self, handle: &VmHandle) -> bool {
         self.honest.is_alive(handle).await
+    }
+
+    async fn small_disk(&self) -> Option<PathBuf> {
+        self.honest.small_disk().await
     }
 }
 

@@ -8,6 +8,7 @@ use flames_vmm::conformance::{CONSOLE_LIMIT, Factory, Guest};
 use flames_vmm::fake::FakeWorld;
 use flames_vmm::{ExitCause, VmHandle, VmSpec, VmmDriver};
 use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -51,5 +52,12 @@ impl Factory for FakeFactory {
 
     async fn is_alive(&self, handle: &VmHandle) -> bool {
         self.world.is_alive(handle)
+    }
+
+    async fn small_disk(&self) -> Option<PathBuf> {
+        let folder = self.folder.path().join("small");
+        std::fs::create_dir(&folder).unwrap();
+        self.world.set_full(&folder);
+        Some(folder)
     }
 }
