@@ -5,8 +5,9 @@ use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime, clock_settime};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 const NANOS: i64 = 1_000_000_000;
@@ -74,19 +75,51 @@ pub(crate) fn renew_machine_id(root: &Path) -> io::Result<String> {
     id[6] = id[6] & 0x0f | 0x40;
     id[8] = id[8] & 0x3f | 0x80;
     let text: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    replace(&root.join("etc"), "machine-id", &format!("{text}\n"))?;
+    write_own(&root.join("etc"), "machine-id", &format!("{text}\n"))?;
     Ok(text)
 }
 
 /// Writes `/etc/hostname`, and the name's line in `/etc/hosts`.
 pub(crate) fn write_hostname(root: &Path, name: &str) -> io::Result<()> {
     let etc = root.join("etc");
-    replace(&etc, "hostname", &format!("{name}\n"))?;
-    let before = match std::fs::read_to_string(etc.join("hosts")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => "127.0.0.1 localhost\n".to_owned(),
-        read => read?,
-    };
-    replace(&etc, "hosts", &with_own_name(&before, name))
+    write_own(&etc, "hostname", &format!("{name}\n"))?;
+    write_own(&etc, "hosts", &with_own_name(&read_or(&etc, "hosts", HOSTS)?, name))
+}
+
+const HOSTS: &str = "127.0.0.1 localhost\n";
+
+/// Puts files of the sandbox's own in place of the image's, with the same content: done before a snapshot is
+/// taken, so that none of its clones pays for it.
+pub(crate) fn take_over_identity(root: &Path) -> io::Result<()> {
+    let etc = root.join("etc");
+    for (name, otherwise) in
+        [("hostname", "localhost\n"), ("hosts", HOSTS), ("machine-id", "uninitialized\n")]
+    {
+        replace(&etc, name, &read_or(&etc, name, otherwise)?)?;
+    }
+    Ok(())
+}
+
+fn read_or(dir: &Path, name: &str, otherwise: &str) -> io::Result<String> {
+    match std::fs::read_to_string(dir.join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(otherwise.to_owned()),
+        read => read,
+    }
+}
+
+/// Overwrites a file that is there. A file made anew and renamed would cost five times as much.
+fn write_own(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    // No link is followed, and a pipe nobody reads is not waited for.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let opened = File::options().write(true).custom_flags(flags).open(dir.join(name));
+    let Ok(mut file) = opened else { return replace(dir, name, text) };
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return replace(dir, name, text);
+    }
+    file.write_all(text.as_bytes())?;
+    let length = u64::try_from(text.len()).map_err(io::Error::other)?;
+    if found.len() > length { file.set_len(length) } else { Ok(()) }
 }
 
 /// Puts a new file in place of what was there. Writing into the image's own file would first copy it to the
@@ -120,6 +153,30 @@ mod tests {
         let first = with_own_name("127.0.0.1 localhost\n127.0.1.1 old\n10.0.0.1 db", "new");
         assert_eq!(first, "127.0.0.1 localhost\n10.0.0.1 db\n127.0.1.1 new\n");
         assert_eq!(with_own_name(&first, "new"), first);
+    }
+
+    #[test]
+    fn files_are_overwritten_whole_and_links_are_replaced_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let read = |name: &str| std::fs::read_to_string(root.path().join(name)).unwrap();
+        std::fs::write(root.path().join("long"), "a long line\n").unwrap();
+        std::fs::write(root.path().join("target"), "kept").unwrap();
+        std::os::unix::fs::symlink("target", root.path().join("link")).unwrap();
+        for name in ["long", "link", "missing"] {
+            write_own(root.path(), name, "new\n").unwrap();
+            assert_eq!(read(name), "new\n");
+        }
+        assert_eq!(read("target"), "kept");
+    }
+
+    #[test]
+    fn taking_over_keeps_what_the_image_says() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/hosts"), "10.0.0.1 db\n").unwrap();
+        take_over_identity(root.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(root.path().join("etc/hosts")).unwrap(), "10.0.0.1 db\n");
+        assert!(root.path().join("etc/machine-id").exists());
     }
 
     #[test]

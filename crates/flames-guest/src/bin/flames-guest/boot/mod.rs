@@ -60,6 +60,8 @@ fn set_up() -> Result<OwnDisk, BootError> {
     let command_line = CommandLine::read()?;
     let disk = mounts::switch_root()?;
     mounts::late()?;
+    crate::system::take_over_identity(Path::new("/"))
+        .map_err(|error| BootError::new("make the files in /etc that name the guest", error))?;
     network::up(command_line.network())?;
     limits()?;
     Ok(disk)
