@@ -6,15 +6,12 @@ use flames_queue_nats::{NatsQueue, NatsQueueConfig};
 use flames_testkit::Nats;
 use std::sync::Arc;
 
-/// Smaller than memory's load: each job costs several round trips.
-const LOAD: usize = 2_000;
-
 flames_queue::queue_conformance! {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async || {
         let server = Nats::start().await?;
         let mut config = NatsQueueConfig::from_url(&server.url()).unwrap();
         config.dedup_window = Fixture::short_dedup_window();
-        Some(Fixture::new(Arc::new(NatsQueue::open(config).await.unwrap())).load(LOAD).keep(server))
+        Some(Fixture::new(Arc::new(NatsQueue::open(config).await.unwrap())).keep(server))
     }
 }

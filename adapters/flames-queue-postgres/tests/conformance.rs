@@ -6,9 +6,6 @@ use flames_queue_postgres::{PostgresQueue, PostgresQueueConfig};
 use flames_testkit::Postgres;
 use std::sync::Arc;
 
-/// Smaller than memory's load: each job costs several round trips.
-const LOAD: usize = 2_000;
-
 flames_queue::queue_conformance! {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async || {
@@ -16,6 +13,6 @@ flames_queue::queue_conformance! {
         let mut config = PostgresQueueConfig::from_url(&server.url()).unwrap();
         config.dedup_window = Fixture::short_dedup_window();
         let queue = PostgresQueue::open(config).await.unwrap();
-        Some(Fixture::new(Arc::new(queue)).load(LOAD).keep(server))
+        Some(Fixture::new(Arc::new(queue)).keep(server))
     }
 }

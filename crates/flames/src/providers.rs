@@ -44,7 +44,7 @@ async fn state(url: &ProviderUrl) -> anyhow::Result<Arc<dyn StateStore>> {
             use flames_state_postgres::{PostgresConfig, PostgresStateStore};
             Arc::new(PostgresStateStore::open(PostgresConfig::parse(url.expose())?).await?)
         }
-        scheme => return Err(refused("state store", scheme, &["sqlite", "postgres", "memory"])),
+        scheme => return Err(refused("state store", scheme, STATE)),
     })
 }
 
@@ -62,7 +62,7 @@ async fn blob(url: &ProviderUrl) -> anyhow::Result<Arc<dyn BlobStore>> {
             let config = S3Config::from_url(url.expose(), |name| std::env::var(name).ok())?;
             Arc::new(S3BlobStore::open(config).await?)
         }
-        scheme => return Err(refused("blob store", scheme, &["file", "s3", "memory"])),
+        scheme => return Err(refused("blob store", scheme, BLOB)),
     })
 }
 
@@ -74,7 +74,7 @@ async fn cache(url: &ProviderUrl) -> anyhow::Result<Arc<dyn CacheStore>> {
             use flames_cache_redis::{RedisCacheStore, RedisConfig};
             Arc::new(RedisCacheStore::open(RedisConfig::from_url(url.expose())?).await?)
         }
-        scheme => return Err(refused("cache", scheme, &["redis", "memory"])),
+        scheme => return Err(refused("cache", scheme, CACHE)),
     })
 }
 
@@ -96,7 +96,7 @@ async fn queue(url: &ProviderUrl) -> anyhow::Result<Arc<dyn WorkQueue>> {
             use flames_queue_nats::{NatsQueue, NatsQueueConfig};
             Arc::new(NatsQueue::open(NatsQueueConfig::from_url(url.expose())?).await?)
         }
-        scheme => return Err(refused("work queue", scheme, &["sqlite", "postgres", "nats", "memory"])),
+        scheme => return Err(refused("work queue", scheme, QUEUE)),
     })
 }
 
@@ -120,17 +120,36 @@ async fn ingress(url: &ProviderUrl) -> anyhow::Result<Arc<dyn IngressProvider>> 
             let listen = url.query("listen").ok_or_else(|| anyhow!(FORM))?.parse().context(FORM)?;
             Arc::new(CaddyIngress::new(CaddyConfig::new(admin, listen))?)
         }
-        scheme => return Err(refused("ingress", scheme, &["proxy", "caddy", "memory"])),
+        scheme => return Err(refused("ingress", scheme, INGRESS)),
     })
 }
 
+/// A scheme that some build knows, and the feature that brings its adapter.
+type Known = (&'static str, &'static str);
+
+const STATE: &[Known] =
+    &[("sqlite", "state-sqlite"), ("postgres", "state-postgres"), ("postgresql", "state-postgres")];
+const BLOB: &[Known] = &[("file", "blob-fs"), ("s3", "blob-s3")];
+const CACHE: &[Known] = &[("redis", "cache-redis"), ("rediss", "cache-redis")];
+const QUEUE: &[Known] = &[
+    ("sqlite", "queue-sqlite"),
+    ("postgres", "queue-postgres"),
+    ("postgresql", "queue-postgres"),
+    ("nats", "queue-nats"),
+    ("tls", "queue-nats"),
+];
+const INGRESS: &[Known] = &[("proxy", "ingress-proxy"), ("caddy", "ingress-caddy")];
+
 /// Tells a scheme that nobody knows from one that this build was made without.
-fn refused(what: &str, scheme: &str, known: &[&str]) -> anyhow::Error {
-    match known.contains(&scheme) {
-        true => {
-            anyhow!("this build has no {what} for `{scheme}:`; build Flames with the feature that adds it")
+fn refused(what: &str, scheme: &str, known: &[Known]) -> anyhow::Error {
+    match known.iter().find(|(name, _)| *name == scheme) {
+        Some((_, feature)) => {
+            anyhow!("this build has no {what} for `{scheme}:`; build Flames with the feature `{feature}`")
         }
-        false => anyhow!("`{scheme}:` names no {what}; there are: {}", known.join(", ")),
+        None => {
+            let names: Vec<_> = known.iter().map(|(name, _)| *name).chain(["memory"]).collect();
+            anyhow!("`{scheme}:` names no {what}; there are: {}", names.join(", "))
+        }
     }
 }
 
@@ -157,6 +176,50 @@ mod tests {
             told.starts_with("providers.state: `mysql:` names no state store; there are: sqlite"),
             "{told}"
         );
+    }
+
+    /// Each with what this build answers to a URL of the scheme: the same table in every build.
+    const INTERFACES: [(&str, &[Known]); 5] =
+        [("state", STATE), ("blob", BLOB), ("cache", CACHE), ("queue", QUEUE), ("ingress", INGRESS)];
+
+    #[test]
+    fn a_build_without_an_adapter_names_the_feature_that_brings_it() {
+        for (what, known) in INTERFACES {
+            for (scheme, feature) in known {
+                let told = refused(what, scheme, known).to_string();
+                let expected = format!(
+                    "this build has no {what} for `{scheme}:`; build Flames with the feature `{feature}`"
+                );
+                assert_eq!(told, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn every_feature_of_the_manifest_is_named_by_a_refusal_and_no_other() {
+        let manifest: toml::Table = toml::from_str(include_str!("../Cargo.toml")).unwrap();
+        let features = manifest["features"].as_table().unwrap().keys().filter(|name| *name != "default");
+        let declared: std::collections::BTreeSet<_> = features.map(String::as_str).collect();
+        let named = INTERFACES.iter().flat_map(|(_, known)| known.iter().map(|(_, feature)| *feature));
+        assert_eq!(named.collect::<std::collections::BTreeSet<_>>(), declared);
+    }
+
+    /// What a build can show of itself: a scheme is refused exactly if its feature is left out.
+    #[tokio::test]
+    async fn a_scheme_is_refused_by_name_exactly_when_its_feature_is_left_out() {
+        let built_without = |told: &str| told.contains("this build has no");
+        for (url, feature, built_in) in [
+            ("state = \"postgres://me:x@:x/\"", "state-postgres", cfg!(feature = "state-postgres")),
+            ("blob = \"s3://\"", "blob-s3", cfg!(feature = "blob-s3")),
+            ("cache = \"redis://host:port\"", "cache-redis", cfg!(feature = "cache-redis")),
+            ("queue = \"nats://host:port\"", "queue-nats", cfg!(feature = "queue-nats")),
+            ("ingress = \"proxy://nowhere\"", "ingress-proxy", cfg!(feature = "ingress-proxy")),
+            ("ingress = \"caddy://nowhere\"", "ingress-caddy", cfg!(feature = "ingress-caddy")),
+        ] {
+            let told = open_refused(url).await;
+            assert_eq!(built_without(&told), !built_in, "{told}");
+            assert!(built_in || told.ends_with(&format!("`{feature}`")), "{told}");
+        }
     }
 
     #[tokio::test]

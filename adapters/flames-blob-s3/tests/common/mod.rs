@@ -20,6 +20,10 @@ impl S3Server {
         Self::of(S3::start().await)
     }
 
+    pub async fn start_on_disk() -> Self {
+        Self::of(S3::start_on_disk().await)
+    }
+
     pub async fn start_at(address: std::net::SocketAddr) -> Self {
         Self::of(S3::start_at(address).await)
     }
