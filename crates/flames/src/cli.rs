@@ -1,5 +1,9 @@
 //! What can be typed.
 
+mod bench;
+
+pub(crate) use bench::{Bench, BenchBoot, BenchCompare, BenchCreate, Ramp};
+
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -313,31 +317,6 @@ pub(crate) enum ConfigCommand {
     Show,
     /// Print the JSON schema of the file
     Schema,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum Bench {
-    /// Time creates, from the request to the first output of a command
-    Boot(BenchBoot),
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct BenchBoot {
-    /// How many sandboxes
-    #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) count: u32,
-    /// How many at once
-    #[arg(short = 'c', long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) concurrency: u32,
-    /// What to create them from
-    #[arg(short, long, default_value = "mini", value_name = "NAME")]
-    pub(crate) template: String,
-    /// Memory in MiB
-    #[arg(long, value_name = "MIB")]
-    pub(crate) memory: Option<u32>,
-    /// The command whose first output is waited for
-    #[arg(last = true, value_name = "COMMAND", default_values_t = ["/bin/echo".to_owned(), "ready".to_owned()])]
-    pub(crate) command: Vec<String>,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

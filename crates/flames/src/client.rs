@@ -72,6 +72,11 @@ impl Client {
         self.json(self.request(Method::POST, &["sandboxes"])?.json(request)).await
     }
 
+    /// The same with any body, for an answer of which not all is known.
+    pub(crate) async fn create_as(&self, request: &serde_json::Value) -> anyhow::Result<serde_json::Value> {
+        self.json(self.request(Method::POST, &["sandboxes"])?.json(request)).await
+    }
+
     pub(crate) async fn get(&self, id: &str) -> anyhow::Result<SandboxView> {
         self.json(self.request(Method::GET, &["sandboxes", id])?).await
     }
@@ -172,6 +177,11 @@ impl Client {
             serde_json::from_slice(data).map(Some).with_context(|| String::from_utf8_lossy(data).into_owned())
         });
         Ok(Box::pin(lines))
+    }
+
+    /// What the daemon's host has, and what leaked there.
+    pub(crate) async fn node(&self) -> anyhow::Result<serde_json::Value> {
+        self.json(self.request(Method::GET, &["node"])?).await
     }
 
     pub(crate) async fn templates(&self) -> anyhow::Result<TemplateList> {

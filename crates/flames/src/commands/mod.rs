@@ -93,6 +93,11 @@ impl AnyDaemon {
         Ok(Self { client: Client::unix(embedded.socket())?, embedded: Some(embedded) })
     }
 
+    /// True if it lives in this process.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.embedded.is_some()
+    }
+
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         match self.embedded {
             Some(embedded) => embedded.stop().await,
