@@ -187,7 +187,7 @@ impl Default for ByUse {
 
 impl Default for ByArrivals {
     fn default() -> Self {
-        Self { half_life_s: 30.0, lead_time_s: 5.0, deviations: 2.0, headroom: 1 }
+        Self { half_life_s: 30.0, lead_time_s: 2.0, deviations: 2.0, headroom: 1 }
     }
 }
 

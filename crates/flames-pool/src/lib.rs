@@ -8,6 +8,7 @@
 //! - Which way a create goes: [`BootLevel`], [`choose_path`], [`History`].
 //! - Which member is handed out: [`choose`]. How large the pool should be: [`autoscale`]. What to start, retire and
 //!   check: [`plan`].
+//! - The same in simulated time: [`sim`].
 //! - What a pool is: [`PoolConfig`], [`Preset`], [`Tiers`]; what it looks like: [`PoolStatus`], [`MemberView`].
 
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ mod level;
 mod member;
 mod plan;
 mod scale;
+pub mod sim;
 mod status;
 mod tally;
 mod time;

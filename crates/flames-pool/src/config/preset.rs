@@ -78,7 +78,7 @@ fn standard(base: PoolConfig) -> PoolConfig {
 }
 
 fn aggressive(base: PoolConfig) -> PoolConfig {
-    let by_arrivals = ByArrivals { half_life_s: 15.0, lead_time_s: 10.0, deviations: 3.0, headroom: 4 };
+    let by_arrivals = ByArrivals { half_life_s: 15.0, lead_time_s: 5.0, deviations: 3.0, headroom: 4 };
     PoolConfig {
         tiers: Tiers { running: 8, paused: 4, prepared: 4 },
         minimum: 8,
@@ -96,7 +96,7 @@ fn aggressive(base: PoolConfig) -> PoolConfig {
 }
 
 fn ultra_fast(base: PoolConfig) -> PoolConfig {
-    let by_arrivals = ByArrivals { half_life_s: 10.0, lead_time_s: 10.0, deviations: 3.0, headroom: 8 };
+    let by_arrivals = ByArrivals { half_life_s: 10.0, lead_time_s: 5.0, deviations: 3.0, headroom: 8 };
     PoolConfig {
         tiers: Tiers { running: 16, paused: 0, prepared: 0 },
         minimum: 16,

@@ -8,5 +8,6 @@ mod driven;
 mod level;
 mod plan;
 mod scale;
+mod sim;
 mod support;
 mod tally;
