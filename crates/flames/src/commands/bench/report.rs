@@ -130,7 +130,7 @@ impl Tally {
             self.record_both("create to first output", life, created.took + command)?;
         }
         for (name, ms) in &created.stages {
-            self.stages.record(name, Duration::from_secs_f64(ms.max(0.0) / 1000.0))?;
+            self.stages.record(&format!("daemon: {name}"), Duration::from_secs_f64(ms.max(0.0) / 1000.0))?;
         }
         Ok(())
     }
