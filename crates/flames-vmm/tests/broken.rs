@@ -57,6 +57,44 @@ caught! {
     LeavesASocket => nothing_is_left_after_stop,
     GoneAnswersOk => a_vm_that_is_gone_answers_unavailable,
     SnapshotWithoutCapability => snapshots_work_or_are_unsupported,
+    RestoreBoots => a_restored_guest_continues_where_its_snapshot_left_it,
+    SnapshotEndsItsSource => a_source_goes_on_after_its_snapshot_and_can_be_snapshotted_again,
+    RestoreWritesToTheMemory => many_clones_run_at_once_and_leave_the_snapshot_as_it_was,
+    SnapshotOfACloneIsItsBase => a_snapshot_of_a_clone_needs_nothing_of_the_first_snapshot,
+    StopDoesNotAsk => a_restored_vm_can_be_paused_resumed_and_stopped,
+    DroppedRunningDies => a_restored_vm_is_adopted_and_snapshotted_by_the_next_daemon,
+    StopNeverForces => a_restored_deaf_guest_is_ended_by_force_within_its_deadlines,
+    CrashHasNoOutput => a_crash_of_a_restored_vm_is_reported_with_its_cause_and_the_last_output,
+    LeavesASocket => nothing_is_left_after_a_restored_vm_stopped,
+    SnapshotsWhatRuns => a_running_vm_is_not_snapshotted,
+    GoneAnswersOk => a_vm_that_is_gone_is_not_snapshotted,
+    SnapshotOverwrites => a_part_that_is_there_is_not_overwritten,
+    SnapshotLeavesAHalf => a_snapshot_onto_a_full_disk_leaves_nothing_and_the_vm_usable,
+    RestoreTakesAnyParts => a_missing_part_is_refused_by_name,
+    DroppedPreparedLives => dropping_a_vm_prepared_for_a_restore_ends_its_process,
+}
+
+macro_rules! any_parts_are_caught {
+    ($($case:ident),* $(,)?) => {
+        $(
+            #[tokio::test(start_paused = true)]
+            async fn $case() {
+                let breach = Breach::RestoreTakesAnyParts;
+                let broken = BrokenFactory { honest: Arc::new(FakeFactory::new()), breach };
+                assert_fails(async move { conformance::$case(&broken).await }).await;
+            }
+        )*
+    };
+}
+
+mod takes_any_parts {
+    use super::*;
+
+    any_parts_are_caught!(
+        a_part_that_was_cut_short_or_altered_is_refused,
+        parts_of_another_version_are_refused,
+        a_vm_does_only_what_it_was_prepared_for,
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -122,7 +122,8 @@ pub(super) async fn snapshot_of(factory: &dyn Factory, guest: Guest) -> Option<S
         return None;
     }
     let (spec, vm) = boot(factory, guest).await;
-    ticks_after(&spec, 0).await;
+    // Enough for a clone that began anew to be told from one that went on.
+    ticks_after(&spec, 5).await;
     let (parts, ticks) = pause_and_snapshot(&spec, vm.as_ref(), "snapshot").await;
     Some(Source { spec, vm, parts, ticks })
 }

@@ -5,9 +5,10 @@ use async_trait::async_trait;
 use flames_vmm::conformance::{Factory, Guest};
 use flames_vmm::{
     AgentReady, BootingVm, Capabilities, Error, ErrorKind, Exit, ExitCause, HANDLE_FILE, PrepareFor,
-    PreparedVm, Result, RunningVm, SnapshotParts, StopDeadlines, VmDescription, VmHandle, VmSpec, VmState,
-    VmmDriver,
+    PreparedVm, Result, RunningVm, SnapshotParts, StopDeadlines, UnfinishedParts, VmDescription, VmHandle,
+    VmSpec, VmState, VmmDriver,
 };
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,6 +45,14 @@ pub(crate) enum Breach {
     LeavesASocket,
     GoneAnswersOk,
     SnapshotWithoutCapability,
+    SnapshotsWhatRuns,
+    SnapshotEndsItsSource,
+    SnapshotOverwrites,
+    SnapshotLeavesAHalf,
+    SnapshotOfACloneIsItsBase,
+    RestoreBoots,
+    RestoreWritesToTheMemory,
+    RestoreTakesAnyParts,
 }
 
 #[derive(Debug)]
@@ -85,6 +94,7 @@ struct Broken {
 #[derive(Debug)]
 struct BrokenPrepared {
     inner: Option<Box<dyn PreparedVm>>,
+    base: Option<SnapshotParts>,
     factory: Arc<FakeFactory>,
     breach: Breach,
 }
@@ -99,6 +109,8 @@ struct BrokenBooting {
 #[derive(Debug)]
 struct BrokenRunning {
     inner: Box<dyn RunningVm>,
+    /// The parts it was restored from.
+    base: Option<SnapshotParts>,
     factory: Arc<FakeFactory>,
     breach: Breach,
     calls: AtomicU32,
@@ -130,7 +142,17 @@ impl VmmDriver for Broken {
             }
             _ => {}
         }
-        let prepared = self.driver.prepare(spec, purpose).await;
+        let base = match &purpose {
+            PrepareFor::Restore(parts) => Some(parts.clone()),
+            PrepareFor::Boot => None,
+        };
+        let mut prepared = match self.breach {
+            Breach::RestoreBoots => self.driver.prepare(spec.clone(), PrepareFor::Boot).await,
+            _ => self.driver.prepare(spec.clone(), purpose).await,
+        };
+        if self.breach == Breach::RestoreTakesAnyParts && base.is_some() {
+            prepared = self.driver.prepare(spec, PrepareFor::Boot).await;
+        }
         let inner = prepared.map_err(|error| match self.breach {
             Breach::NoReasonIsGiven => Error::new(error.kind(), "vm", "x"),
             _ => error,
@@ -140,6 +162,7 @@ impl VmmDriver for Broken {
         }
         Ok(Box::new(BrokenPrepared {
             inner: Some(inner),
+            base,
             factory: self.factory.clone(),
             breach: self.breach,
         }))
@@ -155,12 +178,17 @@ impl VmmDriver for Broken {
         if adopted.is_none() && self.breach == Breach::AdoptFailsForTheDead {
             return Err(Error::new(ErrorKind::NotFound, "vm", handle.id.as_str()));
         }
-        Ok(adopted.map(|inner| running(inner, &self.factory, self.breach)))
+        Ok(adopted.map(|inner| running(inner, None, &self.factory, self.breach)))
     }
 }
 
-fn running(inner: Box<dyn RunningVm>, factory: &Arc<FakeFactory>, breach: Breach) -> Box<dyn RunningVm> {
-    Box::new(BrokenRunning { inner, factory: factory.clone(), breach, calls: AtomicU32::new(0) })
+fn running(
+    inner: Box<dyn RunningVm>,
+    base: Option<SnapshotParts>,
+    factory: &Arc<FakeFactory>,
+    breach: Breach,
+) -> Box<dyn RunningVm> {
+    Box::new(BrokenRunning { inner, base, factory: factory.clone(), breach, calls: AtomicU32::new(0) })
 }
 
 #[async_trait]
@@ -171,7 +199,16 @@ impl PreparedVm for BrokenPrepared {
     }
 
     async fn restore(mut self: Box<Self>) -> Result<Box<dyn RunningVm>> {
-        self.inner.take().unwrap().restore().await
+        let prepared = self.inner.take().unwrap();
+        let vm = match self.breach {
+            Breach::RestoreBoots | Breach::RestoreTakesAnyParts => prepared.boot().await?.ready().await?.0,
+            _ => prepared.restore().await?,
+        };
+        if let (Some(base), Breach::RestoreWritesToTheMemory) = (&self.base, self.breach) {
+            let memory = std::fs::File::options().write(true).open(&base.memory).unwrap();
+            memory.write_all_at(b"!", base.memory.metadata().unwrap().len() - 1).unwrap();
+        }
+        Ok(running(vm, self.base.take(), &self.factory, self.breach))
     }
 }
 
@@ -193,7 +230,7 @@ impl BootingVm for BrokenBooting {
             _ => inner.ready().await,
         };
         match (outcome, breach) {
-            (Ok((vm, ready)), _) => Ok((running(vm, &factory, breach), ready)),
+            (Ok((vm, ready)), _) => Ok((running(vm, None, &factory, breach), ready)),
             (Err(_), Breach::ReadyWaitsForTheDead) => std::future::pending().await,
             (Err(_), Breach::AgentIsNotQuoted) => Err(Error::new(ErrorKind::Unavailable, "vm", "x")),
             (Err(error), _) => Err(error),
@@ -224,7 +261,25 @@ impl RunningVm for BrokenRunning {
     }
 
     async fn snapshot(&self, into: &Path) -> Result<SnapshotParts> {
-        self.inner.snapshot(into).await
+        match (self.breach, &self.base) {
+            (Breach::GoneAnswersOk, _) => return Ok(UnfinishedParts::create(into)?.finish("1.0.0")),
+            (Breach::SnapshotOfACloneIsItsBase, Some(base)) => return Ok(base.clone()),
+            (Breach::SnapshotsWhatRuns, _) => self.inner.pause().await?,
+            (Breach::SnapshotOverwrites, _) => {
+                std::fs::remove_dir_all(into).unwrap();
+                std::fs::create_dir(into).unwrap();
+            }
+            _ => {}
+        }
+        let outcome = self.inner.snapshot(into).await;
+        match self.breach {
+            Breach::SnapshotEndsItsSource => {
+                self.factory.world.kill(&self.inner.handle().id, ExitCause::Stopped);
+            }
+            Breach::SnapshotLeavesAHalf => std::fs::write(into.join("half"), "").unwrap(),
+            _ => {}
+        }
+        outcome
     }
 
     async fn describe(&self) -> Result<VmDescription> {
@@ -240,7 +295,7 @@ impl RunningVm for BrokenRunning {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         match self.breach {
             Breach::StopDoesNotAsk | Breach::AdoptedIsNotAsked => deadlines.graceful = Duration::ZERO,
-            Breach::StopNeverForces => deadlines.graceful = Duration::MAX,
+            Breach::StopNeverForces if !deadlines.graceful.is_zero() => deadlines.graceful = Duration::MAX,
             Breach::StopWaitsForAPausedGuest if self.is_paused().await => deadlines.graceful = Duration::MAX,
             Breach::SecondStopDiffers if call > 0 => {
                 return Ok(Exit { cause: ExitCause::Unknown, last_output: String::new() });
