@@ -10,6 +10,7 @@
 //! | `/v1/templates…` | what sandboxes are created from |
 //! | `/v1/keys…` | API keys, from this machine only |
 //! | `/v1/node` | what the host has, and whether anything leaked |
+//! | `/v1/alerts`, `/v1/top`, `/metrics` | how the daemon and its sandboxes fare |
 //! | `/healthz`, `/readyz`, `/openapi.json` | open to everybody |
 //!
 //! Errors are `application/problem+json` (RFC 9457), see [`problem::Problem`].
@@ -67,6 +68,7 @@ pub fn router(api: Api, trust: Trust) -> Router {
         .method_not_allowed_fallback(routes::health::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))
         .layer(CatchPanicLayer::custom(problem::from_panic))
+        .layer(axum::middleware::from_fn_with_state(api.clone(), routes::monitor::measure))
         .layer(TraceLayer::new_for_http())
         .with_state(api)
 }
@@ -88,6 +90,7 @@ fn guarded() -> OpenApiRouter<Api> {
         .merge(routes::ports::router())
         .merge(routes::events::router())
         .merge(routes::keys::router())
+        .merge(routes::monitor::router())
 }
 
 fn render(openapi: &utoipa::openapi::OpenApi) -> String {

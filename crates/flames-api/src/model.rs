@@ -1,5 +1,9 @@
 //! What goes over the wire. Shared with the CLI, which reads what the routes write.
 
+mod monitor;
+
+pub use monitor::{AlertList, AlertRuleView, AlertView, RunUsageView, TopView};
+
 use flames_core::sandbox::record::{Failure, Sandbox, Timings};
 use flames_node::{Capacity, Entry, Leak, RunFacts, Template};
 use jiff::Timestamp;

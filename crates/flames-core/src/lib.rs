@@ -16,6 +16,7 @@ mod idempotency;
 mod ids;
 mod jobs;
 pub mod keys;
+pub mod monitor;
 mod plane;
 mod ports;
 mod providers;

@@ -3,11 +3,13 @@
 use crate::clock::Clock;
 use crate::deadlines::Deadlines;
 use crate::idempotency::Repeats;
+use crate::monitor::Monitor;
 use crate::ports::Ports;
 use crate::providers::Providers;
 use crate::sandbox::admit::Limits;
 use crate::sandbox::record::Records;
 use crate::token::TokenKey;
+use flames_metrics::Metrics;
 use flames_node::Node;
 use flames_provider::Result;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ pub struct ControlPlane {
     pub(crate) ports: Ports,
     pub(crate) routes_turn: tokio::sync::Mutex<()>,
     pub(crate) deadlines: Deadlines,
+    pub(crate) monitor: Monitor,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
 }
@@ -45,6 +48,20 @@ impl ControlPlane {
         clock: Arc<dyn Clock>,
         limits: Limits,
     ) -> Result<Arc<Self>> {
+        Self::start_measured(providers, node, clock, limits, Metrics::default()).await
+    }
+
+    /// The same, counting and timing into `metrics`.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub async fn start_measured(
+        providers: Providers,
+        node: Arc<dyn Node>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> Result<Arc<Self>> {
         let tokens = TokenKey::load_or_create(&providers.state).await?;
         let plane = Arc::new(Self {
             records: Records::new(Arc::clone(&providers.state)),
@@ -57,6 +74,7 @@ impl ControlPlane {
             limits,
             tokens,
             deadlines: Deadlines::default(),
+            monitor: Monitor::new(metrics),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         });

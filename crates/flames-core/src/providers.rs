@@ -3,6 +3,7 @@
 use flames_blob::{BlobStore, MemoryBlobStore};
 use flames_cache::{CacheStore, MemoryCacheStore};
 use flames_ingress::{IngressProvider, MemoryIngress};
+use flames_provider::decorate::CallMetrics;
 use flames_queue::WorkQueue;
 use flames_queue::memory::MemoryQueue;
 use flames_state::{MemoryStateStore, StateStore};
@@ -24,6 +25,18 @@ pub struct Providers {
 }
 
 impl Providers {
+    /// The same, with every call counted and timed.
+    #[must_use]
+    pub fn measured(self, calls: &CallMetrics) -> Self {
+        Self {
+            state: Arc::new(flames_state::decorate::WithMetrics::new(self.state, calls.clone())),
+            blob: Arc::new(flames_blob::decorate::WithMetrics::new(self.blob, calls.clone())),
+            cache: Arc::new(flames_cache::decorate::WithMetrics::new(self.cache, calls.clone())),
+            queue: Arc::new(flames_queue::decorators::Metered::new(self.queue, calls.clone())),
+            ingress: Arc::new(flames_ingress::decorate::WithMetrics::new(self.ingress, calls.clone())),
+        }
+    }
+
     /// All in memory: for tests, and for a daemon that lives as long as one command.
     pub fn memory() -> Self {
         Self {

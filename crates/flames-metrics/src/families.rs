@@ -2,10 +2,9 @@
 
 use crate::buckets;
 use crate::labels::{
-    AlertTurn, ByStrategy, Ended, InState, Kind, Of, OperationEnded, Outcome, Path, Request, Route, Stage,
-    Told, Way,
+    AlertTurn, ByStrategy, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route,
+    Stage, Told, Way,
 };
-use flames_pool::BootPath;
 use flames_provider::decorate::CallMetrics;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -25,7 +24,7 @@ pub(crate) struct Families {
     pub(crate) operations: Seconds<Of>,
     pub(crate) operated: Family<OperationEnded, Counter>,
     pub(crate) allocations: Family<ByStrategy, Counter>,
-    pub(crate) handshake_failures: Family<Path, Counter>,
+    pub(crate) handshake_failures: Family<Of, Counter>,
     pub(crate) sandboxes: Family<InState, Gauge>,
     pub(crate) owned: Family<Kind, Gauge>,
     pub(crate) orphaned: Family<Kind, Gauge>,
@@ -84,7 +83,7 @@ impl Families {
         registry.register("flames_operations", "Operations on sandboxes by outcome", self.operated.clone());
         let help = "Warm VMs handed out, by allocation strategy";
         registry.register("flames_pool_allocations", help, self.allocations.clone());
-        let help = "Guests whose agent did not acknowledge the handshake, by how they came to be";
+        let help = "Guests whose agent did not acknowledge the handshake, by what they were made for";
         registry.register("flames_handshake_failures", help, self.handshake_failures.clone());
     }
 
@@ -115,8 +114,8 @@ impl Families {
 
     fn start_at_zero(&self) {
         let _ = self.created.get_or_create(&Ended { outcome: Outcome::Ok.name(), error: NO_ERROR });
-        for path in BootPath::ALL {
-            let _ = self.handshake_failures.get_or_create(&Path { path: path.name() });
+        for operation in [Operation::Create, Operation::Resume] {
+            let _ = self.handshake_failures.get_or_create(&Of { operation: operation.name() });
         }
     }
 }

@@ -16,9 +16,11 @@ pub enum Outcome {
     Failed,
 }
 
-/// What can be done to a sandbox that exists.
+/// What can be done to a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
+    /// It is made. Timed in families of its own, see [`crate::Metrics::created`].
+    Create,
     /// Its virtual CPUs are stopped, or its memory goes to disk.
     Pause,
     /// It goes on.
@@ -50,6 +52,7 @@ impl Operation {
     /// As in the label.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Create => "create",
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Snapshot => "snapshot",
@@ -77,11 +80,6 @@ pub(crate) struct Ended {
     pub(crate) outcome: &'static str,
     /// The kind of the error; `none` for a create that went well.
     pub(crate) error: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct Path {
-    pub(crate) path: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

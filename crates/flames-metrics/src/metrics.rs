@@ -3,8 +3,8 @@
 use crate::buckets;
 use crate::families::{Families, NO_ERROR};
 use crate::labels::{
-    AlertTurn, ByStrategy, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Path, Request,
-    Route, Stage, Told, Way,
+    AlertTurn, ByStrategy, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route,
+    Stage, Told, Way,
 };
 use crate::names::Names;
 use crate::pools::Pools;
@@ -103,8 +103,8 @@ impl Metrics {
     }
 
     /// Counts a guest that did not acknowledge the handshake and was destroyed.
-    pub fn handshake_failed(&self, path: BootPath) {
-        self.0.families.handshake_failures.get_or_create(&Path { path: path.name() }).inc();
+    pub fn handshake_failed(&self, during: Operation) {
+        self.0.families.handshake_failures.get_or_create(&Of { operation: during.name() }).inc();
         self.0.tally.handshake_failed();
     }
 

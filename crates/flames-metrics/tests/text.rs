@@ -29,7 +29,7 @@ fn busy() -> Metrics {
     metrics.operated(Operation::Pause, Duration::from_millis(30), Ok(()));
     metrics.operated(Operation::Fork, Duration::from_secs(1), Err("unavailable"));
     metrics.allocated(Strategy::RoundRobin);
-    metrics.handshake_failed(BootPath::Restored);
+    metrics.handshake_failed(Operation::Resume);
     metrics.request("GET", &Arc::from("/v1/sandboxes/{id}"), 404, Duration::from_micros(90));
     metrics.alert_turned("leaks", "firing", 1);
     metrics.told("delivered");

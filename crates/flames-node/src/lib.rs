@@ -21,6 +21,7 @@ mod paths;
 mod secret;
 mod snapshot;
 mod template;
+pub mod usage;
 mod values;
 
 pub use error::{CreateError, CreateStep};
@@ -130,6 +131,11 @@ pub trait Node: Debug + Send + Sync + 'static {
 
     /// All runs on this node, by run id.
     async fn list(&self) -> Vec<RunInfo>;
+
+    /// What the VMM of each run uses at this moment; one that just ended is left out.
+    async fn usage(&self) -> Vec<usage::RunUsage> {
+        usage::of_runs(&self.list().await)
+    }
 
     /// Exits of VMMs from now on, asked for or not. A receiver that lags compares with [`Node::list`].
     fn exits(&self) -> broadcast::Receiver<RunExit>;

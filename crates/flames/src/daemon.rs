@@ -11,6 +11,7 @@ use flames_core::rate::RateLimit;
 use flames_core::sandbox::admit::{Limits, Timeout};
 use flames_core::sandbox::record::Resources;
 use flames_core::{ApiKey, ApiKeys, ControlPlane, Providers};
+use flames_metrics::Metrics;
 use flames_node::{LocalNode, MiB, Node, NodeConfig};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, Permissions};
@@ -51,7 +52,10 @@ impl Daemon {
         let keys = ApiKeys::new(Arc::clone(&providers.state), clock.clone());
         let per_minute = NonZeroU32::new(config.api.requests_per_minute);
         let rate = RateLimit::new(Arc::clone(&providers.cache), clock.clone(), per_minute);
-        let plane = ControlPlane::start(providers, Arc::new(node), clock, limits(config)).await?;
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+        let providers = providers.measured(&metrics.calls());
+        let node = Arc::new(node);
+        let plane = ControlPlane::start_measured(providers, node, clock, limits(config), metrics).await?;
         let api = Api { plane, keys, rate, max_upload_bytes: config.api.max_upload_mib << 20 };
         let daemon = Self {
             api,

@@ -4,6 +4,7 @@ pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod health;
 pub(crate) mod keys;
+pub(crate) mod monitor;
 pub(crate) mod node;
 pub(crate) mod ports;
 pub(crate) mod processes;

@@ -11,6 +11,7 @@ mod fake_node;
 mod files;
 mod house;
 mod lists;
+mod monitor;
 mod openapi;
 mod refusals;
 mod slow;

@@ -59,6 +59,7 @@ impl ControlPlane {
         let plane = Arc::clone(self);
         self.tasks.spawn(async move {
             let made = plane.create_steps(request).await;
+            plane.monitor.create_ended(made.as_ref().err());
             if let Some(key) = key {
                 plane.remember(&key, made.as_ref().ok()).await;
                 // Whoever repeats the request wants the sandbox, even if nobody waits now.
@@ -157,6 +158,7 @@ impl ControlPlane {
         timings: Timings,
         timeout: Timeout,
     ) -> Result<Sandbox, CreateSandboxError> {
+        let path = started.path;
         let mut sandbox = recorded.sandbox.clone();
         let now = self.clock.now();
         sandbox.take(Event::Booted, now).map_err(CreateSandboxError::HandOut)?;
@@ -167,6 +169,7 @@ impl ControlPlane {
         match self.records.replace(&recorded, sandbox).await {
             Ok(stored) => {
                 self.deadlines.set(&stored.sandbox);
+                self.monitor.created(&stored.sandbox, path, BootLevel::default());
                 Ok(stored.sandbox)
             }
             Err(error) => {

@@ -12,6 +12,7 @@ use crate::plane::ControlPlane;
 use crate::sandbox::error::LifecycleError;
 use crate::sandbox::record::{Failure, Stored};
 use crate::sandbox::state::{Event, State};
+use flames_metrics::Operation;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -27,7 +28,8 @@ impl ControlPlane {
         let whose = id.clone();
         self.tasks.spawn(async move {
             // Nobody has to wait for it: a failure is in the record's state then, and the sweep sees it.
-            let _ = answer.send(plane.destroy_steps(&id).await);
+            let steps = plane.destroy_steps(&id);
+            let _ = answer.send(plane.monitor.timed(Operation::Destroy, steps).await);
         });
         waiting.await.unwrap_or(Err(LifecycleError::NotFound(whose)))
     }

@@ -110,6 +110,7 @@ impl ControlPlane {
         if self.get(id).await?.timings.first_command_ms.is_some() {
             return Ok(());
         }
+        self.monitor.first_command(took_ms);
         let remember = |sandbox: &mut Sandbox| {
             sandbox.timings.first_command_ms.get_or_insert(took_ms);
             Ok(())

@@ -1,0 +1,83 @@
+//! Errors as labels: how a create ended, and of which kind an error is.
+
+use crate::sandbox::error::{CreateSandboxError, LifecycleError};
+use flames_metrics::Outcome;
+use flames_node::{CreateError, CreateStep};
+use flames_provider::ErrorKind;
+
+/// An error with a kind in words, of which there are few.
+pub(crate) trait HasKind {
+    /// The kind, as [`ErrorKind::as_str`] writes it.
+    fn kind(&self) -> &'static str;
+}
+
+/// How a create that failed counts.
+pub(crate) fn of(error: &CreateSandboxError) -> Outcome {
+    match error {
+        CreateSandboxError::Invalid(_) | CreateSandboxError::InProgress => Outcome::Rejected,
+        CreateSandboxError::ShuttingDown => Outcome::Refused,
+        CreateSandboxError::Start(error) => of_node(error),
+        CreateSandboxError::Record(_) | CreateSandboxError::HandOut(_) => Outcome::Failed,
+    }
+}
+
+/// True if the agent did not take the handshake.
+pub(crate) fn is_handshake(error: &CreateSandboxError) -> bool {
+    matches!(error, CreateSandboxError::Start(error) if error.step() == CreateStep::AgentInit)
+}
+
+fn of_node(error: &CreateError) -> Outcome {
+    match (error.step(), error.kind()) {
+        (CreateStep::Admit | CreateStep::Template, ErrorKind::InvalidInput | ErrorKind::NotFound) => {
+            Outcome::Rejected
+        }
+        (CreateStep::Admit, _) => Outcome::Refused,
+        _ => Outcome::Failed,
+    }
+}
+
+impl HasKind for CreateSandboxError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => ErrorKind::InvalidInput.as_str(),
+            Self::Record(error) | Self::HandOut(error) => error.kind(),
+            Self::Start(error) => error.kind().as_str(),
+            Self::InProgress => ErrorKind::Conflict.as_str(),
+            Self::ShuttingDown => ErrorKind::Unavailable.as_str(),
+        }
+    }
+}
+
+impl HasKind for LifecycleError {
+    fn kind(&self) -> &'static str {
+        let kind = match self {
+            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::Rejected(_) | Self::NotRunning { .. } => ErrorKind::Conflict,
+            Self::Invalid(_) => ErrorKind::InvalidInput,
+            Self::Store(error) => error.kind(),
+            Self::Node { source, .. } => source.kind(),
+            Self::Unreadable(_) => ErrorKind::Corrupt,
+        };
+        kind.as_str()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::error::InvalidRequest;
+    use flames_provider::Error;
+
+    #[test]
+    fn what_nobody_could_meet_is_rejected_what_has_no_room_refused_what_broke_failed() {
+        let start = |step: CreateStep, kind| {
+            let error = CreateSandboxError::Start(step.failed(Error::new(kind, "run", "r")));
+            (of(&error), error.kind())
+        };
+        assert_eq!(of(&InvalidRequest::new("env", "is no list").into()), Outcome::Rejected);
+        assert_eq!(start(CreateStep::Template, ErrorKind::NotFound), (Outcome::Rejected, "not found"));
+        assert_eq!(start(CreateStep::Admit, ErrorKind::Unavailable), (Outcome::Refused, "unavailable"));
+        assert_eq!(start(CreateStep::Boot, ErrorKind::Timeout), (Outcome::Failed, "timed out"));
+        assert_eq!(of(&CreateSandboxError::ShuttingDown), Outcome::Refused);
+    }
+}
