@@ -42,7 +42,24 @@ impl Disks {
     /// `InvalidInput` for a size out of range; `Unavailable` when the reserve is reached.
     pub(crate) fn admit(&self, size: MiB) -> Result<()> {
         check_size(size)?;
+        self.check_room()
+    }
+
+    /// Refuses to write anything when the reserve is reached.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) fn check_room(&self) -> Result<()> {
         check_room(&self.data, self.available_bytes()?, self.reserve_bytes)
+    }
+
+    /// Makes a disk at `path`, which must not exist, as a copy of another.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `Unavailable` without room.
+    pub(crate) async fn copy(&self, from: &Path, path: &Path) -> Result<()> {
+        let (from, path) = (from.to_owned(), path.to_owned());
+        blocking("disk", move || copy_sparse(&from, &path)).await
     }
 
     /// Bytes that are free on the data directory's file system.
@@ -137,7 +154,7 @@ async fn format(path: &Path, size: MiB) -> Result<()> {
 }
 
 /// Copies a file without its holes: by reference where the file system can, else extent by extent.
-fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
     let source = File::open(from).map_err(|error| io_error("disk", from, "open", error))?;
     let target = create_private(to)?;
     let copied = rustix::fs::ioctl_ficlone(&target, &source).or_else(|_| copy_extents(&source, &target));

@@ -40,6 +40,11 @@ impl GuestClient {
         Self { transport: Transport::new(dial, token) }
     }
 
+    /// The same over the same connections with another token.
+    pub(crate) fn with_token(&self, token: AccessToken) -> Self {
+        Self { transport: self.transport.with_token(token) }
+    }
+
     /// Asks whether the agent serves.
     ///
     /// # Errors

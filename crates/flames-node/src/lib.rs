@@ -35,7 +35,7 @@ pub use guest::{
     GuestResult, ProcessEnd, ProcessEvent, ProcessEvents, ProcessInfo, Signal, StartProcess, Stdin,
     WriteFile,
 };
-pub use local::{FailurePoint, Limits, LocalNode, NodeConfig};
+pub use local::{FailurePoint, Limits, LocalNode, NodeConfig, TemplateSnapshots};
 pub use net::NetworkMode;
 pub use paths::{Assets, DataDir, RunDir};
 pub use snapshot::{

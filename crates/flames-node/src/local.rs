@@ -1,33 +1,43 @@
 //! The node in this process: networks, disks, templates and one VMM driver of this machine.
 
 mod adopt;
+mod capture;
 mod create;
+mod handshake;
 mod limits;
+mod machine;
+mod pool;
 mod record;
 mod run;
+mod source;
+mod ways;
 
 pub use limits::{FailurePoint, Limits};
 
 use crate::disk::{Disks, blocking};
 use crate::net::{Dialer, NetworkMode, Networks, SlotNames, SlotPool};
 use crate::paths::{Assets, DataDir, RunDir};
+use crate::snapshot::{HostFacts, Snapshots};
 use crate::template::TemplateStore;
 use crate::{
     Adoption, BuildProgress, BuildTemplate, Capacity, CreateError, CreateStep, CreateVm, CreatedVm,
-    GuestClient, GuestStream, Leak, Node, PoolConfig, PoolStatus, Reaped, RunExit, RunInfo, SnapshotId,
+    GuestClient, GuestStream, Leak, MiB, Node, PoolConfig, PoolStatus, Reaped, RunExit, RunInfo, SnapshotId,
     SnapshotInfo, TakeSnapshot, TakenSnapshot, Template, TemplateName,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use create::Creation;
+use flames_pool::History;
 use flames_vmm::{Error, ErrorKind, Exit, ExitCause, Result, StopDeadlines, VmId, VmmDriver};
+use machine::Machines;
+use pool::Pools;
 use record::read_handle;
 use run::Run;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{OnceCell, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// How many exits a slow receiver may be behind before it must compare with the list.
 const EXIT_BACKLOG: usize = 1024;
@@ -52,8 +62,21 @@ pub struct NodeConfig {
     pub disk_reserve_bytes: u64,
     /// Bytes of console output kept per run.
     pub console_limit_bytes: u64,
+    /// When templates get snapshots of their own.
+    pub template_snapshots: TemplateSnapshots,
+    /// Virtual CPUs, memory and disk of a pool's members when its configuration does not say.
+    pub usual_size: (u8, MiB, MiB),
     /// Fails creates on purpose, for tests.
     pub failure: FailurePoint,
+}
+
+/// When a template gets a snapshot of its own, without a pool that needs one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TemplateSnapshots {
+    /// In the background, after the first create that had to boot.
+    TakeAfterFirstUse,
+    /// Never; those that are there are used.
+    UseOnly,
 }
 
 impl NodeConfig {
@@ -68,6 +91,8 @@ impl NodeConfig {
             ready_slots: 4,
             disk_reserve_bytes: 1 << 30,
             console_limit_bytes: 1 << 20,
+            template_snapshots: TemplateSnapshots::UseOnly,
+            usual_size: (1, MiB(256), MiB(1024)),
             failure: FailurePoint::none(),
         }
     }
@@ -89,6 +114,15 @@ struct Inner {
     templates: TemplateStore,
     networks: Networks,
     dialer: Dialer,
+    snapshots: Arc<Snapshots>,
+    template_snapshots: Arc<Snapshots>,
+    making_snapshot: tokio::sync::Mutex<()>,
+    host: OnceCell<HostFacts>,
+    history: Mutex<History>,
+    pools: Pools,
+    machines: Machines,
+    background: TaskTracker,
+    stop: CancellationToken,
     runs: Mutex<Runs>,
     exits: broadcast::Sender<RunExit>,
 }
@@ -166,6 +200,15 @@ impl LocalNode {
             disks: Disks::new(&shared, config.disk_reserve_bytes),
             templates: TemplateStore::new(&assets, &shared),
             dialer: Dialer::start()?,
+            snapshots: Arc::new(Snapshots::open(data.snapshots())?),
+            template_snapshots: Arc::new(Snapshots::open(shared.template_snapshots())?),
+            making_snapshot: tokio::sync::Mutex::default(),
+            host: OnceCell::new(),
+            history: Mutex::default(),
+            pools: Pools::default(),
+            machines: Machines::default(),
+            background: TaskTracker::new(),
+            stop: CancellationToken::new(),
             runs: Mutex::default(),
             exits: broadcast::channel(EXIT_BACKLOG).0,
             networks,
@@ -199,10 +242,8 @@ impl Node for LocalNode {
         let admit = |error| CreateStep::Admit.failed(error);
         let claim = Inner::claim(&self.inner, &request.run).map_err(admit)?;
         let caller = Caller { inner: Some(Arc::clone(&self.inner)), run: request.run.clone() };
-        let task = tokio::spawn(async move {
-            let creation = Creation::new(Arc::clone(&claim.inner), request).map_err(admit)?;
-            Box::pin(creation.run(&claim.pending.cancel)).await
-        });
+        let task =
+            tokio::spawn(async move { Box::pin(claim.inner.create(request, &claim.pending.cancel)).await });
         let outcome = task.await;
         caller.has_heard();
         outcome.unwrap_or_else(|error| Err(admit(worker_died(error))))
@@ -225,17 +266,22 @@ impl Node for LocalNode {
         self.inner.find(run)?.resume().await
     }
 
-    async fn snapshot(&self, run: &VmId, _request: TakeSnapshot) -> Result<TakenSnapshot> {
-        self.inner.find(run)?;
-        Err(Error::new(ErrorKind::Unsupported, "snapshot", run.as_str()))
+    async fn snapshot(&self, run: &VmId, request: TakeSnapshot) -> Result<TakenSnapshot> {
+        let (inner, run) = (Arc::clone(&self.inner), run.clone());
+        // A task of its own: a caller that goes away must not leave a guest that stands still.
+        tokio::spawn(async move { inner.snapshot(&run, request).await })
+            .await
+            .unwrap_or_else(|error| Err(worker_died(error)))
     }
 
     async fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
-        Ok(Vec::new())
+        let inner = Arc::clone(&self.inner);
+        blocking("snapshots", move || inner.snapshots.list()).await
     }
 
     async fn remove_snapshot(&self, id: &SnapshotId) -> Result<()> {
-        Err(Error::new(ErrorKind::NotFound, "snapshot", id.as_str()))
+        let (inner, id) = (Arc::clone(&self.inner), id.clone());
+        blocking("snapshot", move || inner.snapshots.remove(&id)).await
     }
 
     async fn guest(&self, run: &VmId) -> Result<GuestClient> {
@@ -266,15 +312,15 @@ impl Node for LocalNode {
     }
 
     async fn pools(&self) -> Vec<PoolStatus> {
-        Vec::new()
+        self.inner.pool_status()
     }
 
     async fn set_pool(&self, config: PoolConfig) -> Result<()> {
-        Err(Error::new(ErrorKind::Unsupported, "pool", config.template))
+        self.inner.set_pool(config).await
     }
 
     async fn remove_pool(&self, template: &TemplateName) -> Result<()> {
-        Err(Error::new(ErrorKind::NotFound, "pool", template.as_str()))
+        self.inner.remove_pool(template).await
     }
 
     async fn templates(&self) -> Result<Vec<Template>> {
@@ -310,6 +356,10 @@ impl Node for LocalNode {
     }
 
     async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.inner.drain_pools().await;
+        self.inner.background.close();
+        self.inner.background.wait().await;
         if let Networks::Namespaces(pool) = &self.inner.networks
             && let Err(error) = pool.close().await
         {
@@ -368,6 +418,11 @@ impl Inner {
             Some(vm) => vm.stop(StopDeadlines::KILL).await.map(drop),
             None => Ok(()),
         }
+    }
+
+    /// Creates under way for somebody who waits.
+    fn busy(&self) -> u32 {
+        u32::try_from(lock(&self.runs).creating.len()).unwrap_or(u32::MAX)
     }
 
     fn limits(&self) -> Limits {

@@ -85,6 +85,14 @@ impl Networks {
         }
     }
 
+    /// Whether the next lease need not be made first.
+    pub(crate) fn has_ready(&self) -> bool {
+        match self {
+            Self::Namespaces(pool) => pool.has_ready(),
+            Self::User => true, // a port is found in no time
+        }
+    }
+
     /// Takes up what an earlier daemon leased to a VM that lives.
     pub(crate) fn resume(&self, record: &LeaseRecord) -> Result<Lease> {
         match (self, record) {

@@ -3,6 +3,8 @@
 //! ```text
 //! <data>/vms/<run id>/        0700   run.json, vm.json, console.log, disk.ext4, sockets
 //! <data>/disks/<MiB>.ext4            empty disks to copy from
+//! <data>/snapshots/<id>/             memory, device state and disk of a run, with a manifest
+//! <data>/template-snapshots/<id>/    the same of a template that was booted for it
 //! <data>/templates/                  what was built here: <name>.json and images/<sha256>.erofs
 //! <assets>/vmlinux, agent.erofs, images/<name>.erofs(.json)
 //! ```
@@ -70,6 +72,16 @@ impl DataDir {
     /// The folder of their images.
     pub fn template_images(&self) -> PathBuf {
         self.templates().join("images")
+    }
+
+    /// The folder of snapshots taken of runs.
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
+    /// The folder of the templates' own snapshots.
+    pub(crate) fn template_snapshots(&self) -> PathBuf {
+        self.root.join("template-snapshots")
     }
 
     /// The directory of one run.
@@ -152,6 +164,22 @@ impl Assets {
     /// The folder of built-in images.
     pub fn images(&self) -> PathBuf {
         self.root.join("images")
+    }
+
+    /// The hash of one of the files, as noted when it was built; of one without a note it is computed.
+    ///
+    /// # Errors
+    /// `NotFound` or `Unavailable` for the file.
+    pub(crate) fn sha256(file: &Path) -> Result<String> {
+        let mut note = file.as_os_str().to_owned();
+        note.push(".json");
+        let facts: Option<serde_json::Value> =
+            std::fs::read(&note).ok().and_then(|json| serde_json::from_slice(&json).ok());
+        let noted = facts.as_ref().and_then(|facts| facts["sha256"].as_str());
+        match noted {
+            Some(sum) => Ok(sum.to_owned()),
+            None => crate::snapshot::hash_file(file),
+        }
     }
 
     /// Says what is missing before anything is made.

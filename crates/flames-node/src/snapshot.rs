@@ -3,8 +3,8 @@
 mod manifest;
 mod store;
 
-pub(crate) use manifest::{GuestFacts, HostFacts, hash};
-pub(crate) use store::{Partial, Snapshot, Snapshots};
+pub(crate) use manifest::{GuestFacts, HostFacts, hash_file};
+pub(crate) use store::{Partial, Snapshot, Snapshots, info};
 
 use crate::TemplateName;
 use flames_vmm::{Error, ErrorKind, MiB, Result};

@@ -69,6 +69,10 @@ impl Transport {
         Self { client, token }
     }
 
+    pub(super) fn with_token(&self, token: AccessToken) -> Self {
+        Self { client: self.client.clone(), token }
+    }
+
     /// A call with one JSON message each way.
     pub(super) async fn unary<Answer: DeserializeOwned>(
         &self,

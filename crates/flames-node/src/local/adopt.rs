@@ -3,13 +3,14 @@
 //! Every kind of resource is found by its name: run directories and disks by their place, processes by the
 //! run directory in their arguments, namespaces, TAPs, firewalls and mounts by the node's slot prefix.
 
+use super::Inner;
 use super::record::{Phase, RunRecord, read_handle, remove_run_dir};
-use super::run::{Line, Run};
-use super::{Inner, lock};
+use super::run::{Holds, Line, Run};
 use crate::disk::blocking;
 use crate::net::{LeaseRecord, Networks, SlotProbe};
 use crate::paths::{RunDir, io_error};
-use crate::{Adoption, Leak, LeakKind, Reaped};
+use crate::snapshot::Snapshot;
+use crate::{Adoption, Leak, LeakKind, Reaped, SnapshotId};
 use flames_vmm::{Result, RunningVm, StopDeadlines, VmId};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -37,7 +38,22 @@ impl Inner {
             }
         }
         adoption.reaped = self.reap_except(&adoption.stuck).await?;
+        // Every run has attached to what it maps.
+        self.snapshots.collect()?;
+        self.template_snapshots.collect()?;
         Ok(adoption)
+    }
+
+    /// The snapshot that a run maps; without it the run goes on, and cannot be captured again.
+    fn base_of(&self, record: &RunRecord) -> Option<Arc<Snapshot>> {
+        let base = record.base.as_ref()?;
+        let id = SnapshotId::parse(base.file_name()?.to_str()?).ok()?;
+        let own = self.data.snapshots();
+        let store = if base.starts_with(&own) { &self.snapshots } else { &self.template_snapshots };
+        let attached = store.attach(&id);
+        attached
+            .inspect_err(|error| tracing::warn!(run = %record.run, %error, "the snapshot of a run is gone"))
+            .ok()
     }
 
     async fn adopt_or_clear(&self, dir: &RunDir) -> Result<Option<Arc<Run>>> {
@@ -60,7 +76,8 @@ impl Inner {
             Ok(lease) => {
                 let line = Line::new(self.dialer.clone(), lease);
                 let guest = line.client(record.access_token.clone());
-                Ok(Some(Arc::new(Run::new(record, dir.clone(), vm, line, guest))))
+                let holds = Holds { machine: self.machines.claim(handle.id)?, base: self.base_of(&record) };
+                Ok(Some(Arc::new(Run::new(record, dir.clone(), vm, line, guest, holds))))
             }
             Err(error) => {
                 tracing::warn!(run = %record.run, %error, "a VM lives and its network is gone: it is ended");
@@ -148,9 +165,8 @@ impl Inner {
         Ok(())
     }
 
-    fn is_owned(&self, id: &VmId) -> bool {
-        let runs = lock(&self.runs);
-        runs.live.contains_key(id) || runs.creating.contains_key(id)
+    fn is_owned(&self, machine: &VmId) -> bool {
+        self.machines.has(machine)
     }
 
     /// The run directories that are there. What has another name is not ours, and stays.

@@ -4,29 +4,35 @@
 //! admit -> template -> network -> disk -> vmm_spawn -> boot -> agent_init -> handed out
 //! ```
 //!
-//! It runs in a task of its own, so that a caller that goes away cancels it between two awaits and the undo
-//! still runs to its end. The undo of the step that failed runs too: it may have got half way.
+//! `boot` is a restore when the machine starts from a snapshot. It runs in a task of its own, so that a caller that
+//! goes away cancels it between two awaits and the undo still runs to its end. The undo of the step that failed runs
+//! too: it may have got half way.
+//!
+//! A member of a warm pool is a creation that stopped after a step; handing it out runs the rest ([`Creation::give_to`]).
 
 use super::Inner;
+use super::capture::capture;
+use super::handshake::{self, Inherited};
+use super::machine::MachineName;
 use super::record::{Phase, RunRecord, remove_run_dir};
-use super::run::{Line, Run};
+use super::run::{Holds, Line, Run};
+use super::source::{Images, Source};
 use crate::disk::blocking;
 use crate::error::{CreateError, CreateStep};
 use crate::net::{GUEST_IP, HOST_IP, PREFIX};
 use crate::paths::{RunDir, make_private_dir};
-use crate::{
-    AccessToken, BootPath, CreateVm, CreatedVm, GuestClient, GuestError, GuestErrorKind, Identity,
-    StageTimings, StartFrom, Template,
-};
-use flames_guest::control::{Greeting, InitRequest};
+use crate::snapshot::{GuestFacts, Partial};
+use crate::{AccessToken, CreateVm, GuestClient, RunFacts, SnapshotTimings, StageTimings, StartProcess};
+use flames_guest::control::Greeting;
 use flames_vmm::{
-    AgentReady, BootChannel, Disk, DiskAccess, Error, ErrorKind, PrepareFor, PreparedVm, Result, RunningVm,
-    StopDeadlines, VmSpec,
+    BootChannel, Disk, DiskAccess, Error, ErrorKind, PrepareFor, PreparedVm, Result, RunningVm,
+    StopDeadlines, VmId, VmSpec,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// One step of a create.
@@ -48,7 +54,7 @@ enum Wait {
 
 const STEPS: [Step; 7] = [
     Step { name: CreateStep::Admit, wait: Wait::Short, run: |c| c.admit().boxed(), undo: nothing },
-    Step { name: CreateStep::Template, wait: Wait::Short, run: |c| c.find_template().boxed(), undo: nothing },
+    Step { name: CreateStep::Template, wait: Wait::Short, run: |c| c.check_source().boxed(), undo: nothing },
     Step {
         name: CreateStep::Network,
         wait: Wait::Short,
@@ -77,28 +83,55 @@ fn nothing(_: &mut Creation) -> BoxFuture<'_, Result<()>> {
     std::future::ready(Ok(())).boxed()
 }
 
+impl fmt::Debug for Creation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Creation").field("machine", self.machine.id()).finish_non_exhaustive()
+    }
+}
+
 /// A create under way: what was asked for, and what was made so far.
 pub(super) struct Creation {
     node: Arc<Inner>,
     request: CreateVm,
+    source: Source,
+    machine: MachineName,
+    /// What the agent takes as the node's own token from its next handshake on.
     control: AccessToken,
     timings: StageTimings,
-    template: Option<Template>,
     line: Option<Arc<Line>>,
     dir: Option<RunDir>,
     prepared: Option<Box<dyn PreparedVm>>,
-    running: Option<(Arc<dyn RunningVm>, AgentReady)>,
+    running: Option<Running>,
     guest: Option<GuestClient>,
 }
 
+/// A run that was handed out, before it is told which way it went.
+#[derive(Debug)]
+pub(super) struct Handed {
+    pub(super) run: VmId,
+    pub(super) timings: StageTimings,
+    pub(super) facts: RunFacts,
+}
+
+/// A guest whose agent serves.
+struct Running {
+    vm: Arc<dyn RunningVm>,
+    agent_version: String,
+    /// What the agent takes as the node's own token now.
+    control: AccessToken,
+    inherited: Inherited,
+}
+
 impl Creation {
-    pub(super) fn new(node: Arc<Inner>, request: CreateVm) -> Result<Self> {
+    /// A create of the machine `machine`. For one that is handed out at once that is the run's own name.
+    pub(super) fn new(node: Arc<Inner>, request: CreateVm, source: Source, machine: VmId) -> Result<Self> {
         Ok(Self {
             control: crate::secret::new_token()?,
+            machine: node.machines.claim(machine)?,
             node,
             request,
+            source,
             timings: StageTimings::default(),
-            template: None,
             line: None,
             dir: None,
             prepared: None,
@@ -107,9 +140,24 @@ impl Creation {
         })
     }
 
-    /// Runs the steps; after a failure or a cancel, undoes what was done, last first.
-    pub(super) async fn run(mut self, cancel: &CancellationToken) -> Result<CreatedVm, CreateError> {
+    /// Runs all steps and hands out; after a failure or a cancel, undoes what was done, last first.
+    pub(super) async fn run(mut self, cancel: &CancellationToken) -> Result<Handed, CreateError> {
+        self.steps(CreateStep::Admit, CreateStep::AgentInit, cancel).await?;
+        self.finish().await
+    }
+
+    /// Runs the steps from one to another, both included; after a failure or a cancel, undoes everything that was
+    /// ever done, last first.
+    pub(super) async fn steps(
+        &mut self,
+        from: CreateStep,
+        to: CreateStep,
+        cancel: &CancellationToken,
+    ) -> Result<(), CreateError> {
         for (index, step) in STEPS.iter().enumerate() {
+            if step.name < from || step.name > to {
+                continue;
+            }
             let outcome = match step.wait {
                 _ if cancel.is_cancelled() => Err(cancelled(&self.request)),
                 Wait::Short => self.run_step(step).await,
@@ -123,7 +171,43 @@ impl Creation {
                 return Err(step.name.failed(error));
             }
         }
-        self.hand_out().map_err(|error| CreateStep::AgentInit.failed(error))
+        Ok(())
+    }
+
+    /// Takes everything apart again.
+    pub(super) async fn give_up(mut self) {
+        self.undo(&STEPS).await;
+    }
+
+    /// Turns a machine that was made ahead into somebody's: runs what is missing, the handshake at least.
+    pub(super) async fn give_to(
+        mut self,
+        request: CreateVm,
+        cancel: &CancellationToken,
+    ) -> Result<Handed, CreateError> {
+        self.timings = StageTimings::default();
+        self.control = crate::secret::new_token().map_err(|error| CreateStep::AgentInit.failed(error))?;
+        if let Some(guest) = &mut self.guest {
+            *guest = guest.with_token(request.access_token.clone());
+        }
+        self.request = request;
+        let first = if self.running.is_some() { CreateStep::AgentInit } else { CreateStep::Boot };
+        self.steps(first, CreateStep::AgentInit, cancel).await?;
+        self.finish().await
+    }
+
+    /// Writes that the run is handed out, and hands it out.
+    async fn finish(mut self) -> Result<Handed, CreateError> {
+        let failed = |error| CreateStep::AgentInit.failed(error);
+        if let Err(error) = self.write_record(Phase::HandedOut) {
+            self.undo(&STEPS).await;
+            return Err(failed(error));
+        }
+        self.hand_out().map_err(failed)
+    }
+
+    fn write_record(&self, phase: Phase) -> Result<()> {
+        self.record(phase)?.write(self.dir.as_ref().ok_or_else(|| missing("run directory"))?)
     }
 
     async fn run_step(&mut self, step: &Step) -> Result<()> {
@@ -147,12 +231,22 @@ impl Creation {
         self.node.disks.admit(self.request.disk)
     }
 
-    async fn find_template(&mut self) -> Result<()> {
-        let StartFrom::Template(name) = &self.request.from else {
-            return Err(Error::new(ErrorKind::Unsupported, "snapshot", "").detail("this node takes none yet"));
-        };
-        self.template = Some(self.node.templates.find(name).await?);
-        Ok(())
+    /// The image was found before; a snapshot must fit this host, be what was written, and be of the size asked for.
+    async fn check_source(&mut self) -> Result<()> {
+        let Source::Snapshot(snapshot) = &self.source else { return Ok(()) };
+        let asked = (self.request.vcpus, self.request.memory, self.request.disk);
+        let guest = &snapshot.manifest.guest;
+        if asked != (guest.vcpus, guest.memory, guest.disk) {
+            return Err(Error::new(ErrorKind::InvalidInput, "snapshot", snapshot.id().as_str()).detail(
+                format!(
+                    "was taken with {} vcpus, {} memory and {} disk: a clone has the same",
+                    guest.vcpus, guest.memory, guest.disk
+                ),
+            ));
+        }
+        let host = self.node.host_facts().await?.clone();
+        let snapshot = Arc::clone(snapshot);
+        blocking("snapshot", move || snapshot.check(&host)).await
     }
 
     async fn lease_network(&mut self) -> Result<()> {
@@ -171,7 +265,7 @@ impl Creation {
 
     async fn make_disk(&mut self) -> Result<()> {
         let start = Instant::now();
-        let dir = self.node.data.run(&self.request.run)?;
+        let dir = self.node.data.run(self.machine.id())?;
         if dir.path().exists() {
             return Err(Error::new(
                 ErrorKind::AlreadyExists,
@@ -181,8 +275,11 @@ impl Creation {
         }
         make_private_dir(dir.path())?;
         self.dir = Some(dir.clone());
-        self.record(Phase::Creating)?.write(&dir)?;
-        self.node.disks.create(&dir.disk(), self.request.disk).await?;
+        self.write_record(Phase::Creating)?;
+        match &self.source {
+            Source::Image(_) => self.node.disks.create(&dir.disk(), self.request.disk).await?,
+            Source::Snapshot(snapshot) => self.node.disks.copy(&snapshot.disk(), &dir.disk()).await?,
+        }
         self.timings.disk_ms = ms_since(start);
         Ok(())
     }
@@ -195,7 +292,11 @@ impl Creation {
     async fn spawn_vmm(&mut self) -> Result<()> {
         let start = Instant::now();
         let spec = self.spec()?;
-        self.prepared = Some(self.node.driver.prepare(spec, PrepareFor::Boot).await?);
+        let purpose = match &self.source {
+            Source::Image(_) => PrepareFor::Boot,
+            Source::Snapshot(snapshot) => PrepareFor::Restore(snapshot.parts()),
+        };
+        self.prepared = Some(self.node.driver.prepare(spec, purpose).await?);
         self.timings.vmm_spawn_ms = ms_since(start);
         Ok(())
     }
@@ -204,8 +305,8 @@ impl Creation {
     /// apart next (hazard C5).
     async fn end_vmm(&mut self) -> Result<()> {
         drop(self.prepared.take()); // kills it, or leaves it to the handle
-        if let Some((vm, _)) = self.running.take() {
-            return vm.stop(StopDeadlines::KILL).await.map(drop);
+        if let Some(running) = self.running.take() {
+            return running.vm.stop(StopDeadlines::KILL).await.map(drop);
         }
         match &self.dir {
             Some(dir) => self.node.end_by_handle(dir).await,
@@ -216,14 +317,16 @@ impl Creation {
     async fn boot(&mut self) -> Result<()> {
         let start = Instant::now();
         let prepared = self.prepared.take().ok_or_else(|| missing("prepared VM"))?;
-        let work = async { prepared.boot().await?.ready().await };
         let deadline = self.request.boot_deadline;
-        let (vm, ready) = match tokio::time::timeout(deadline, work).await {
-            Ok(booted) => booted?,
+        let work = tokio::time::timeout(deadline, start_guest(prepared, &self.source, &self.control));
+        self.running = Some(match work.await {
+            Ok(running) => running?,
             Err(_) => return Err(self.boot_timeout()),
-        };
-        self.running = Some((Arc::from(vm), ready));
-        self.timings.kernel_to_agent_ms = ms_since(start);
+        });
+        match &self.source {
+            Source::Image(_) => self.timings.kernel_to_agent_ms = ms_since(start),
+            Source::Snapshot(_) => self.timings.restore_ms = ms_since(start),
+        }
         Ok(())
     }
 
@@ -236,79 +339,120 @@ impl Creation {
         ))
     }
 
+    /// The handshake: whatever it does not acknowledge, the machine is not handed out.
     async fn init_agent(&mut self) -> Result<()> {
         let start = Instant::now();
+        let running = self.running.as_mut().ok_or_else(|| missing("running VM"))?;
         let line = self.line.as_ref().ok_or_else(|| missing("network"))?;
-        let guest = line.client(self.request.access_token.clone());
-        let init = self.init_request()?;
-        let answer =
-            guest.init(&self.control, &init).await.map_err(|error| init_error(&self.request, error))?;
-        if !answer.entropy_credited {
-            // Hazard C1: a guest whose generator did not take the host's entropy is never handed out.
-            return Err(Error::new(ErrorKind::Internal, "guest", self.request.run.as_str())
-                .detail("the guest's kernel did not take the entropy"));
-        }
+        let guest = self.guest.take().unwrap_or_else(|| line.client(self.request.access_token.clone()));
+        let init = handshake::request(&self.request, &self.control, running.inherited)?;
+        handshake::shake(&self.request.run, &guest, &running.control, &init).await?;
+        running.control = self.control.clone();
+        running.inherited = Inherited::Nothing;
         self.guest = Some(guest); // with its open connection: the first command need not wait for one
         self.timings.agent_init_ms = ms_since(start);
-        let dir = self.dir.as_ref().ok_or_else(|| missing("run directory"))?;
-        self.record(Phase::HandedOut)?.write(dir)
+        Ok(())
     }
 
-    fn init_request(&self) -> Result<InitRequest> {
-        Ok(InitRequest {
-            entropy: Some(crate::secret::random_bytes::<32>()?.to_vec()),
-            access_token: Some(self.request.access_token.expose().to_owned()),
-            env_vars: self.request.env.clone(),
-            hostname: Some(self.request.hostname.clone()),
-            default_user: self.request.default_user.clone(),
-            default_workdir: self.request.default_workdir.clone(),
-            renew_machine_id: self.request.identity == Identity::New,
-            time_unix_nanos: unix_nanos(), // last: every microsecond before the call is skew
-            ..InitRequest::default()
-        })
-    }
-
-    /// The run is the node's from here on.
-    fn hand_out(mut self) -> Result<CreatedVm, Error> {
+    /// The run is the node's from here on, and a restarted daemon's.
+    fn hand_out(mut self) -> Result<Handed, Error> {
         let record = self.record(Phase::HandedOut)?;
         let line = self.line.take().ok_or_else(|| missing("network"))?;
         let dir = self.dir.take().ok_or_else(|| missing("run directory"))?;
         let guest = self.guest.take().ok_or_else(|| missing("guest client"))?;
-        let (vm, _) = self.running.take().ok_or_else(|| missing("running VM"))?;
-        let facts = record.facts(&dir, vm.handle().pid);
-        self.node.own(Arc::new(Run::new(record, dir, vm, line, guest)));
-        let (path, why) = (BootPath::Cold, String::new());
-        Ok(CreatedVm { run: self.request.run, path, why, timings: self.timings, facts })
+        let running = self.running.take().ok_or_else(|| missing("running VM"))?;
+        let facts = record.facts(&dir, running.vm.handle().pid);
+        let holds = Holds { machine: self.machine, base: self.source.into_base() };
+        let run = Run::new(record, dir, running.vm, line, guest, holds);
+        self.node.own(Arc::new(run));
+        Ok(Handed { run: self.request.run, timings: self.timings, facts })
     }
 
     fn record(&self, phase: Phase) -> Result<RunRecord> {
-        let template = self.template.as_ref().ok_or_else(|| missing("template"))?;
         let line = self.line.as_ref().ok_or_else(|| missing("network"))?;
+        let agent_version = self.running.as_ref().map(|vm| vm.agent_version.clone()).unwrap_or_default();
+        let (vcpus, memory, disk) = (self.request.vcpus, self.request.memory, self.request.disk);
         Ok(RunRecord {
             run: self.request.run.clone(),
             phase,
             driver: self.node.driver.name().to_owned(),
-            vcpus: self.request.vcpus,
-            memory: self.request.memory,
-            disk: self.request.disk,
-            template: template.name.clone(),
-            template_sha256: template.sha256.clone(),
-            agent_version: self.running.as_ref().map(|(_, ready)| ready.version.clone()).unwrap_or_default(),
+            guest: GuestFacts { agent_version, vcpus, memory, disk, ..self.source.guest_facts() },
             lease: line.lease.record(),
             access_token: self.request.access_token.clone(),
             control_token: self.control.clone(),
+            images: self.source.images(),
+            base: self.source.base(),
         })
     }
 
+    pub(super) fn images(&self) -> Images {
+        self.source.images()
+    }
+
+    pub(super) fn guest_facts(&self) -> Result<GuestFacts> {
+        self.record(Phase::Creating).map(|record| record.guest)
+    }
+
+    /// What the agent takes as the node's own token.
+    pub(super) fn control(&self) -> AccessToken {
+        self.control.clone()
+    }
+
+    /// Lets the guest read what commands need, so that its clones find it in memory. What an image does not have
+    /// is left out.
+    pub(super) async fn warm_up(&self) {
+        let Some(guest) = &self.guest else { return };
+        for (command, args) in
+            [("true", &[][..]), ("/bin/sh", &["-lc", "true"]), ("/bin/bash", &["-lc", "true"])]
+        {
+            let args = args.iter().map(|&argument| argument.to_owned()).collect();
+            let process = StartProcess { command: command.to_owned(), args, ..StartProcess::default() };
+            let Ok(mut events) = guest.start(&process).await else { continue };
+            while let Some(Ok(_)) = events.next().await {}
+        }
+    }
+
+    /// Captures the guest, which stands still afterwards.
+    pub(super) async fn capture(&self, into: &Partial) -> Result<SnapshotTimings> {
+        let running = self.running.as_ref().ok_or_else(|| missing("running VM"))?;
+        let dir = self.dir.as_ref().ok_or_else(|| missing("run directory"))?;
+        capture(running.vm.as_ref(), &dir.disk(), into).await
+    }
+
+    /// Stops the virtual CPUs of a machine that waits.
+    pub(super) async fn pause(&self) -> Result<()> {
+        self.running.as_ref().ok_or_else(|| missing("running VM"))?.vm.pause().await
+    }
+
+    /// Lets them run again.
+    pub(super) async fn resume(&self) -> Result<()> {
+        self.running.as_ref().ok_or_else(|| missing("running VM"))?.vm.resume().await
+    }
+
+    /// The run directory, once it was made.
+    pub(super) fn dir(&self) -> Option<&RunDir> {
+        self.dir.as_ref()
+    }
+
+    /// The guest's agent; `None` before it served.
+    pub(super) fn guest(&self) -> Option<&GuestClient> {
+        self.guest.as_ref()
+    }
+
+    /// The VM; `None` before it ran.
+    pub(super) fn vm(&self) -> Option<&Arc<dyn RunningVm>> {
+        self.running.as_ref().map(|running| &running.vm)
+    }
+
     fn spec(&self) -> Result<VmSpec> {
-        let template = self.template.as_ref().ok_or_else(|| missing("template"))?;
         let line = self.line.as_ref().ok_or_else(|| missing("network"))?;
         let dir = self.dir.as_ref().ok_or_else(|| missing("run directory"))?;
         let greeting = Greeting { control_token: self.control.expose().to_owned() };
         let greeting = serde_json::to_string(&greeting).map_err(|error| missing("greeting").source(error))?;
         let disk = |path, access| Disk { path, access };
+        let images = self.source.images();
         Ok(VmSpec {
-            id: self.request.run.clone(),
+            id: self.machine.id().clone(),
             run_dir: dir.path().to_owned(),
             vcpus: self.request.vcpus,
             memory: self.request.memory,
@@ -316,8 +460,8 @@ impl Creation {
             kernel_args: kernel_args(),
             // The guest's order: the agent's disk is the kernel's root, then the image, then what is its own.
             disks: vec![
-                disk(self.node.assets.agent(), DiskAccess::ReadOnly),
-                disk(template.image.clone(), DiskAccess::ReadOnly),
+                disk(images.agent, DiskAccess::ReadOnly),
+                disk(images.image, DiskAccess::ReadOnly),
                 disk(dir.disk(), DiskAccess::ReadWrite),
             ],
             network: line.lease.network(),
@@ -327,21 +471,38 @@ impl Creation {
     }
 }
 
+/// Boots or restores, until the agent serves.
+async fn start_guest(
+    prepared: Box<dyn PreparedVm>,
+    source: &Source,
+    fresh_control: &AccessToken,
+) -> Result<Running> {
+    match source {
+        Source::Image(_) => {
+            let (vm, ready) = prepared.boot().await?.ready().await?;
+            let (agent_version, control) = (ready.version, fresh_control.clone());
+            Ok(Running { vm: Arc::from(vm), agent_version, control, inherited: Inherited::Nothing })
+        }
+        Source::Snapshot(snapshot) => {
+            let vm = Arc::from(prepared.restore().await?);
+            let manifest = &snapshot.manifest;
+            let (agent_version, control) =
+                (manifest.guest.agent_version.clone(), manifest.control_token.clone());
+            Ok(Running { vm, agent_version, control, inherited: Inherited::Connections })
+        }
+    }
+}
+
 /// What the guest's user space wants on the kernel command line.
-fn kernel_args() -> Vec<String> {
+pub(super) fn kernel_args() -> Vec<String> {
     let mut arguments: Vec<String> =
         ["root=/dev/vda", "rootfstype=erofs", "ro", "init=/flames-guest"].map(str::to_owned).into();
     arguments.push(format!("flames.net={GUEST_IP}/{PREFIX},{HOST_IP}"));
     arguments
 }
 
-fn ms_since(start: Instant) -> f64 {
+pub(super) fn ms_since(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1000.0
-}
-
-fn unix_nanos() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or_default()
 }
 
 fn cancelled(request: &CreateVm) -> Error {
@@ -351,15 +512,4 @@ fn cancelled(request: &CreateVm) -> Error {
 /// A step that finds nothing of the step before it: a fault of this file.
 fn missing(what: &'static str) -> Error {
     Error::new(ErrorKind::Internal, what, "").operation("create").detail("was not made by the step before")
-}
-
-fn init_error(request: &CreateVm, error: GuestError) -> Error {
-    let kind = match error.kind() {
-        GuestErrorKind::InvalidArgument | GuestErrorKind::NotFound => ErrorKind::InvalidInput,
-        GuestErrorKind::Unavailable => ErrorKind::Unavailable,
-        GuestErrorKind::DeadlineExceeded => ErrorKind::Timeout,
-        _ => ErrorKind::Internal,
-    };
-    let detail = error.message().to_owned();
-    Error::new(kind, "guest", request.run.as_str()).operation("init").detail(detail).source(error)
 }

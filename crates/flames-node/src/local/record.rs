@@ -2,13 +2,16 @@
 //!
 //! It holds the run's tokens: its file is readable by its owner alone, inside a directory that is too.
 
+use super::source::Images;
 use crate::net::LeaseRecord;
 use crate::paths::{RunDir, io_error};
+use crate::snapshot::GuestFacts;
 use crate::template::write_json;
-use crate::{AccessToken, RunFacts, TemplateName};
-use flames_vmm::{Error, ErrorKind, MiB, Result, VmId};
+use crate::{AccessToken, RunFacts};
+use flames_vmm::{Error, ErrorKind, Result, VmId};
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::path::PathBuf;
 
 /// A run as stored next to it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -16,12 +19,11 @@ pub(super) struct RunRecord {
     pub(super) run: VmId,
     pub(super) phase: Phase,
     pub(super) driver: String,
-    pub(super) vcpus: u8,
-    pub(super) memory: MiB,
-    pub(super) disk: MiB,
-    pub(super) template: TemplateName,
-    pub(super) template_sha256: String,
-    pub(super) agent_version: String,
+    pub(super) guest: GuestFacts,
+    /// The read-only disks that the guest has mounted.
+    pub(super) images: Images,
+    /// The folder of the snapshot whose memory the VM maps.
+    pub(super) base: Option<PathBuf>,
     pub(super) lease: LeaseRecord,
     pub(super) access_token: AccessToken,
     pub(super) control_token: AccessToken,
@@ -62,9 +64,9 @@ impl RunRecord {
             run_dir: dir.path().to_owned(),
             disk: dir.disk(),
             console: dir.console(),
-            template: self.template.clone(),
-            template_sha256: self.template_sha256.clone(),
-            agent_version: self.agent_version.clone(),
+            template: self.guest.template.clone(),
+            template_sha256: self.guest.template_sha256.clone(),
+            agent_version: self.guest.agent_version.clone(),
         }
     }
 }
@@ -80,6 +82,18 @@ pub(super) fn read_handle(dir: &RunDir) -> Result<Option<flames_vmm::VmHandle>> 
     }
 }
 
+/// Whether the VMM of a run directory lives: the process of its handle, not one that came to have its pid.
+pub(super) fn is_alive(dir: &RunDir) -> bool {
+    let Ok(Some(handle)) = read_handle(dir) else { return false };
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", handle.pid)).unwrap_or_default();
+    start_ticks(&stat) == Some(handle.start_ticks)
+}
+
+/// Field 22; the second field is the program's name in parentheses and may hold anything.
+fn start_ticks(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
 /// Removes a run directory with everything in it. Idempotent.
 pub(super) fn remove_run_dir(dir: &RunDir) -> Result<()> {
     match std::fs::remove_dir_all(dir.path()) {
@@ -87,5 +101,17 @@ pub(super) fn remove_run_dir(dir: &RunDir) -> Result<()> {
             Err(io_error("run directory", dir.path(), "remove", error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_time_is_found_behind_any_program_name() {
+        let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
+        assert_eq!(start_ticks(stat), Some(4242));
+        assert_eq!(start_ticks(""), None);
     }
 }

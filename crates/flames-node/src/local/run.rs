@@ -1,11 +1,15 @@
 //! A run that was handed out, and its end.
 
+use super::capture::capture;
+use super::handshake;
+use super::machine::MachineName;
 use super::record::{RunRecord, remove_run_dir};
 use crate::disk::blocking;
 use crate::guest::{AGENT_PORT, Dial};
 use crate::net::{Dialer, Lease};
 use crate::paths::RunDir;
-use crate::{AccessToken, GuestClient, GuestStream, RunInfo};
+use crate::snapshot::{Partial, Snapshot};
+use crate::{AccessToken, AfterSnapshot, GuestClient, GuestStream, RunInfo, SnapshotTimings};
 use async_trait::async_trait;
 use flames_vmm::{Exit, Result, RunningVm, StopDeadlines, VmState};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,8 +24,22 @@ pub(super) struct Run {
     pub(super) vm: Arc<dyn RunningVm>,
     pub(super) guest: GuestClient,
     pub(super) line: Arc<Line>,
+    #[expect(dead_code, reason = "held until the run is gone")]
+    holds: Holds,
     state: Mutex<VmState>,
+    /// One pause, resume or snapshot at a time: each must find the guest as it believes it to be.
+    turn: tokio::sync::Mutex<()>,
     ended: OnceCell<Exit>,
+}
+
+/// What is a run's for as long as it lives.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held, not read")]
+pub(super) struct Holds {
+    /// The name of its directory and its VMM.
+    pub(super) machine: MachineName,
+    /// The snapshot whose memory it maps: not removed meanwhile (hazard C7).
+    pub(super) base: Option<Arc<Snapshot>>,
 }
 
 impl Run {
@@ -31,28 +49,75 @@ impl Run {
         vm: Arc<dyn RunningVm>,
         line: Arc<Line>,
         guest: GuestClient,
+        holds: Holds,
     ) -> Self {
-        let (state, ended) = (Mutex::new(VmState::Running), OnceCell::new());
-        Self { record, dir, vm, guest, line, state, ended }
+        let state = Mutex::new(VmState::Running);
+        Self { record, dir, vm, guest, line, holds, state, turn: Default::default(), ended: OnceCell::new() }
     }
 
     pub(super) fn info(&self) -> RunInfo {
         RunInfo {
             run: self.record.run.clone(),
-            state: *self.state.lock().unwrap_or_else(PoisonError::into_inner),
-            vcpus: self.record.vcpus,
-            memory: self.record.memory,
-            disk: self.record.disk,
+            state: self.state(),
+            vcpus: self.record.guest.vcpus,
+            memory: self.record.guest.memory,
+            disk: self.record.guest.disk,
             facts: self.record.facts(&self.dir, self.vm.handle().pid),
         }
     }
 
     pub(super) async fn pause(&self) -> Result<()> {
+        let _turn = self.turn.lock().await;
         self.vm.pause().await.map(|()| self.set_state(VmState::Paused))
     }
 
     pub(super) async fn resume(&self) -> Result<()> {
-        self.vm.resume().await.map(|()| self.set_state(VmState::Running))
+        let _turn = self.turn.lock().await;
+        if self.state() == VmState::Running {
+            return Ok(());
+        }
+        self.wake().await
+    }
+
+    /// Lets the guest run again, and makes good what standing still did to it.
+    async fn wake(&self) -> Result<()> {
+        self.vm.resume().await?;
+        self.set_state(VmState::Running);
+        let init = handshake::wake_up()?;
+        handshake::shake(&self.record.run, &self.guest, &self.record.control_token, &init).await
+    }
+
+    /// Captures memory, device state and disk inside one pause (hazard C6), and lets `seal` do its work with it.
+    /// Afterwards the guest is as before, unless it is to end: then it stands still, if all went well.
+    pub(super) async fn capture<T>(
+        &self,
+        into: Partial,
+        then: AfterSnapshot,
+        seal: impl AsyncFnOnce(Partial) -> Result<T>,
+    ) -> Result<(T, SnapshotTimings)> {
+        let _turn = self.turn.lock().await;
+        let was = self.state();
+        self.set_state(VmState::Paused);
+        let outcome = match (capture(self.vm.as_ref(), &self.dir.disk(), &into).await, then) {
+            (Err(error), _) => Err(error),
+            (Ok(timings), AfterSnapshot::End) => seal(into).await.map(|sealed| (sealed, timings)),
+            (Ok(timings), AfterSnapshot::GoOn) => {
+                self.go_on(was).await?;
+                return seal(into).await.map(|sealed| (sealed, timings));
+            }
+        };
+        if outcome.is_err() {
+            self.go_on(was).await?;
+        }
+        outcome
+    }
+
+    /// Lets a guest run that ran before.
+    async fn go_on(&self, was: VmState) -> Result<()> {
+        match was {
+            VmState::Running => self.wake().await,
+            VmState::Paused => Ok(()),
+        }
     }
 
     /// Ends the VM and removes what it had, once: whoever comes second gets the same answer.
@@ -66,6 +131,10 @@ impl Run {
         let exit = self.vm.stop(StopDeadlines::KILL).await?;
         release(Arc::clone(&self.line), self.dir.clone()).await?;
         Ok(exit)
+    }
+
+    fn state(&self) -> VmState {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_state(&self, state: VmState) {

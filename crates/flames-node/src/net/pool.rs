@@ -55,6 +55,10 @@ impl SlotPool {
         }
     }
 
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.shared.lock().slots.is_empty()
+    }
+
     pub(crate) fn names(&self) -> &SlotNames {
         &self.names
     }

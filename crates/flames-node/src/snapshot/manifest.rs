@@ -209,7 +209,15 @@ fn cpu_model(cpuinfo: &str) -> String {
 }
 
 /// The hash of a whole file, as `sha256sum` gives it.
-pub(crate) fn hash(mut file: &File) -> std::io::Result<String> {
+///
+/// # Errors
+/// That of the file.
+pub(crate) fn hash_file(path: &Path) -> Result<String> {
+    let hashed = File::open(path).and_then(|file| hash(&file));
+    hashed.map_err(|error| io_error("file", path, "hash", error))
+}
+
+fn hash(mut file: &File) -> std::io::Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     loop {

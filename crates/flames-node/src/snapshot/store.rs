@@ -250,6 +250,11 @@ impl Snapshot {
         &self.manifest.id
     }
 
+    /// Where it lies.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// What the driver needs.
     pub(crate) fn parts(&self) -> SnapshotParts {
         SnapshotParts {
@@ -294,8 +299,8 @@ impl Drop for Snapshot {
     }
 }
 
-/// How many use a snapshot besides the list itself and whoever asks.
-fn info(snapshot: &Arc<Snapshot>) -> SnapshotInfo {
+/// What there is to tell, with how many use it besides the list itself and whoever asks.
+pub(crate) fn info(snapshot: &Arc<Snapshot>) -> SnapshotInfo {
     snapshot.manifest.info(Arc::strong_count(snapshot).saturating_sub(2))
 }
 

@@ -2,12 +2,12 @@
 //! has machines, this gives them a voice.
 
 use async_trait::async_trait;
-use flames_node::InitResponse;
+use flames_node::{InitRequest, InitResponse};
 use flames_vmm::fake::{FakeVmm, FakeWorld};
 use flames_vmm::{
     Capabilities, Network, PrepareFor, PreparedVm, Result, RunningVm, VmHandle, VmSpec, VmmDriver,
 };
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
@@ -81,10 +81,26 @@ async fn answer(
 ) -> std::result::Result<Response<Full<Bytes>>, Infallible> {
     let body = match request.uri().path() {
         "/flames/v1/init" => {
-            let entropy_credited = agent == Agent::Willing;
-            serde_json::to_vec(&InitResponse { entropy_credited, ..Default::default() }).unwrap()
+            let asked = request.into_body().collect().await.unwrap().to_bytes();
+            serde_json::to_vec(&acknowledge(&serde_json::from_slice(&asked).unwrap(), agent)).unwrap()
         }
         _ => Vec::new(),
     };
     Ok(Response::new(Full::new(Bytes::from(body))))
+}
+
+/// Says that everything was done that was asked for, but for what this agent does not do.
+fn acknowledge(asked: &InitRequest, agent: Agent) -> InitResponse {
+    let env = asked.env_vars.as_ref().map_or(0, |env| env.len());
+    InitResponse {
+        time_unix_nanos: asked.time_unix_nanos,
+        entropy_credited: agent == Agent::Willing,
+        control_token_replaced: asked.control_token.is_some(),
+        access_token_set: asked.access_token.is_some(),
+        env_vars: env.try_into().unwrap(),
+        hostname: asked.hostname.clone().unwrap_or_default(),
+        machine_id: "0123456789abcdef".into(),
+        neighbours_flushed: asked.close_connections,
+        ..InitResponse::default()
+    }
 }

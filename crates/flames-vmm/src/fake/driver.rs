@@ -240,8 +240,10 @@ impl RunningVm for Vm {
             Err(_) if self.machine.has_ended() => return Ok(self.exited().await),
             passed => passed?,
         }
-        self.machine.ask_to_stop();
-        let _in_time = tokio::time::timeout(deadlines.graceful, self.machine.ended()).await;
+        if !deadlines.graceful.is_zero() {
+            self.machine.ask_to_stop();
+            let _in_time = tokio::time::timeout(deadlines.graceful, self.machine.ended()).await;
+        }
         self.world.end(&self.machine, ExitCause::Stopped);
         Ok(self.exited().await)
     }
