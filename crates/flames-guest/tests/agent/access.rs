@@ -218,9 +218,6 @@ async fn what_does_not_exist_yet_says_so() {
         "unimplemented"
     );
     assert_eq!(guest.error("process.Process/Teleport", json!({})).await, "unimplemented");
-    let pty = json!({"process": {"cmd": "sh"}, "pty": {"size": {"cols": 80, "rows": 24}}});
-    let story = guest.stream("process.Process/Start", pty, &[]).await.collect().await;
-    assert_eq!(story.error["code"], "unimplemented");
     assert_eq!(guest.call("no.Service/Call", json!({})).await.0, StatusCode::NOT_FOUND);
 }
 

@@ -6,4 +6,5 @@ mod bounds;
 mod files;
 mod filesystem;
 mod process;
+mod pty;
 mod support;

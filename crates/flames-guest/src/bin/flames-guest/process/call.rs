@@ -72,9 +72,6 @@ async fn start(agent: Arc<Agent>, request: Request<Incoming>) -> Result<Answer, 
     let user = agent.user(named_user(request.headers())?.as_deref())?;
     let (deadline, keepalive) = (deadline_of(request.headers())?, keepalive_of(request.headers()));
     let message: StartRequest = read_one_frame(request).await?;
-    if message.pty.is_some() {
-        return Err(no_terminals());
-    }
     let cwd = message.process.as_ref().and_then(|config| config.cwd.as_deref()).unwrap_or_default();
     let cwd = agent.resolve(cwd, &user)?;
     let plan = Plan::new(message, user, cwd, &agent.settings().clone())?;
@@ -105,11 +102,13 @@ async fn list(agent: &Agent, request: Request<Incoming>) -> Result<Answer, RpcEr
 
 async fn update(agent: &Agent, request: Request<Incoming>) -> Result<Answer, RpcError> {
     let message: UpdateRequest = read_unary(request).await?;
-    agent.processes.select_running(message.process.as_ref())?;
-    match message.pty {
-        Some(_) => Err(no_terminals()),
-        None => Ok(json(&Empty {})),
+    let process = agent.processes.select_running(message.process.as_ref())?;
+    if let Some(size) = message.pty.and_then(|pty| pty.size) {
+        let terminal = process.terminal.as_ref().ok_or_else(|| no_terminal(&process))?;
+        let failed = |error| RpcError::new(Code::Internal, format!("cannot change the size: {error}"));
+        terminal.resize(size).map_err(failed)?;
     }
+    Ok(json(&Empty {}))
 }
 
 async fn send_input(agent: &Agent, request: Request<Incoming>) -> Result<Answer, RpcError> {
@@ -142,21 +141,26 @@ async fn write_input(
     input: Option<ProcessInput>,
 ) -> Result<(), RpcError> {
     let process = agent.processes.select_running(selector)?;
-    let bytes = match input {
-        Some(ProcessInput { stdin: Some(bytes), .. }) => bytes,
-        Some(ProcessInput { pty: Some(_), .. }) => return Err(no_terminals()),
+    let bytes = match (input.unwrap_or_default(), &process.terminal) {
+        (ProcessInput { stdin: Some(bytes), .. }, None)
+        | (ProcessInput { pty: Some(bytes), stdin: None }, Some(_)) => bytes,
+        (ProcessInput { pty: Some(_), .. }, None) => return Err(no_terminal(&process)),
+        (ProcessInput { stdin: Some(_), .. }, Some(_)) => return Err(on_terminal(&process)),
         _ => return Err(RpcError::new(Code::InvalidArgument, "the input has neither stdin nor pty")),
     };
-    let mut stdin = process.stdin.lock().await;
-    let pipe = stdin.as_mut().ok_or_else(|| closed_stdin(&process))?;
+    let mut input = process.input.lock().await;
+    let to = input.as_mut().ok_or_else(|| closed_stdin(&process))?;
     // The process closed its end, or ended.
-    pipe.write_all(&bytes).await.map_err(|_| closed_stdin(&process))
+    to.write_all(&bytes).await.map_err(|_| closed_stdin(&process))
 }
 
 async fn close_stdin(agent: &Agent, request: Request<Incoming>) -> Result<Answer, RpcError> {
     let message: CloseStdinRequest = read_unary(request).await?;
     let process = agent.processes.select_running(message.process.as_ref())?;
-    process.stdin.lock().await.take();
+    if process.terminal.is_some() {
+        return Err(on_terminal(&process));
+    }
+    process.input.lock().await.take();
     Ok(json(&Empty {}))
 }
 
@@ -243,7 +247,7 @@ impl Follower {
                     self.phase = Phase::EndOfStream;
                     frame
                 }
-                None => self.fail(RpcError::new(Code::Internal, "the process is no longer followed")),
+                None => self.fail(RpcError::new(Code::ResourceExhausted, "this stream was not read and held up others")),
             },
             () = sleep(self.keepalive) => keepalive_frame(),
         }
@@ -293,6 +297,13 @@ fn closed_stdin(process: &Process) -> RpcError {
     RpcError::new(Code::FailedPrecondition, format!("stdin of process {} is closed", process.pid))
 }
 
-fn no_terminals() -> RpcError {
-    RpcError::new(Code::Unimplemented, "terminals (pty) are not supported yet")
+fn no_terminal(process: &Process) -> RpcError {
+    RpcError::new(Code::FailedPrecondition, format!("process {} has no terminal", process.pid))
+}
+
+fn on_terminal(process: &Process) -> RpcError {
+    RpcError::new(
+        Code::FailedPrecondition,
+        format!("process {} is on a terminal: its input is pty, and ends with Ctrl-D", process.pid),
+    )
 }

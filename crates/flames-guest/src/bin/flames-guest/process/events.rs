@@ -5,6 +5,7 @@ use bytes::Bytes;
 use flames_guest::process::{DataEvent, Empty, EndEvent, EventResponse, ProcessEvent, StartEvent};
 use futures_util::future::join_all;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Gives each event to every subscriber, as a frame that was made once.
@@ -30,6 +31,8 @@ pub(crate) enum Item {
 
 /// Frames that may wait for one subscriber, each of at most 32 KiB of output.
 const QUEUE: usize = 8;
+/// How long one of several subscribers may hold the others up before it is left behind.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Hub {
     /// Follows from now on. After the end, only the end comes.
@@ -45,15 +48,21 @@ impl Hub {
     }
 
     /// Gives output to all, and waits for the slowest: whoever does not read holds the process up, like a pipe.
+    /// But one that makes others wait for long is left behind: its stream ends with an error.
     pub(crate) async fn publish(&self, data: DataEvent) {
         let subscribers = self.lock().subscribers.clone();
         if subscribers.is_empty() {
             return;
         }
         let frame = event(ProcessEvent { data: Some(data), ..Default::default() });
-        let sent = join_all(subscribers.iter().map(|to| to.send(Item::Data(frame.clone())))).await;
-        if sent.iter().any(Result::is_err) {
-            self.lock().subscribers.retain(|subscriber| !subscriber.is_closed());
+        let patience = if subscribers.len() > 1 { PATIENCE } else { Duration::MAX };
+        let send = |to: mpsc::Sender<Item>| {
+            let frame = frame.clone();
+            async move { to.send_timeout(Item::Data(frame), patience).await.is_err().then_some(to) }
+        };
+        let lost: Vec<_> = join_all(subscribers.into_iter().map(send)).await.into_iter().flatten().collect();
+        if !lost.is_empty() {
+            self.lock().subscribers.retain(|one| !lost.iter().any(|lost| lost.same_channel(one)));
         }
     }
 

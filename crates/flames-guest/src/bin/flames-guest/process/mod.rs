@@ -15,6 +15,7 @@ mod events;
 mod spawn;
 mod supervise;
 mod table;
+mod terminal;
 
 pub(crate) use call::call;
 pub(crate) use spawn::is_variable;

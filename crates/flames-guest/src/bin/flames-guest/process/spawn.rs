@@ -3,9 +3,10 @@
 
 use super::events::Hub;
 use super::table::Process;
+use super::terminal::{Opened, Terminal, open_terminal, take_terminal};
 use crate::agent::Settings;
 use crate::users::User;
-use flames_guest::process::{ProcessConfig, StartRequest};
+use flames_guest::process::{ProcessConfig, Pty, StartRequest};
 use flames_guest::rpc::{Code, RpcError};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -35,11 +36,21 @@ pub(crate) struct Plan {
     pub(crate) env: BTreeMap<String, String>,
 }
 
-/// The agent's ends of a new process's pipes.
+/// The agent's ends of what a new process writes to.
 #[derive(Debug)]
-pub(crate) struct Output {
-    pub(crate) stdout: pipe::Receiver,
-    pub(crate) stderr: pipe::Receiver,
+pub(crate) enum Output {
+    Pipes { stdout: pipe::Receiver, stderr: pipe::Receiver },
+    Terminal(pipe::Receiver),
+}
+
+/// Both sides of what a new process reads from and writes to.
+struct Streams {
+    stdin: Stdio,
+    stdout: Stdio,
+    stderr: Stdio,
+    input: Option<pipe::Sender>,
+    output: Output,
+    terminal: Option<Terminal>,
 }
 
 impl Plan {
@@ -54,7 +65,10 @@ impl Plan {
         let config = config.ok_or_else(|| invalid("process.cmd is missing"))?;
         check_words(config)?;
         check_cwd(&cwd)?;
-        let env = environment(&user, settings, config);
+        let mut env = environment(&user, settings, config);
+        if request.pty.is_some() {
+            env.entry("TERM".to_owned()).or_insert_with(|| "xterm-256color".to_owned());
+        }
         Ok(Self { request, user, cwd, env })
     }
 
@@ -62,25 +76,55 @@ impl Plan {
     pub(crate) fn spawn(self) -> Result<(Process, Output), RpcError> {
         let config = self.request.process.clone().unwrap_or_default();
         let failed = |error: io::Error| start_error(&config.cmd, &error);
-        let (stdin_read, stdin) = self.stdin_pipe().map_err(failed)?;
-        let (stdout, stdout_write) = self.output_pipe().map_err(failed)?;
-        let (stderr, stderr_write) = self.output_pipe().map_err(failed)?;
+        let streams = match &self.request.pty {
+            Some(pty) => self.terminal(pty),
+            None => self.pipes(),
+        };
+        let streams = streams.map_err(failed)?;
         let mut command = Command::new(&config.cmd);
         command.args(&config.args).env_clear().envs(&self.env);
-        command.stdin(stdin_read).stdout(stdout_write).stderr(stderr_write);
-        become_user(&mut command, &self.user, &self.cwd).map_err(failed)?;
+        command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
+        let session = if streams.terminal.is_some() { Session::OnTerminal } else { Session::Detached };
+        become_user(&mut command, &self.user, &self.cwd, session).map_err(failed)?;
         // The reaper collects it: this handle neither waits nor kills when it is dropped.
         let child = command.spawn().map_err(failed)?;
         let process = Process {
             pid: child.id(),
             config,
             tag: self.request.tag,
-            stdin: Mutex::new(stdin),
+            input: Mutex::new(streams.input),
+            terminal: streams.terminal,
             hub: Hub::default(),
             timed_out: AtomicBool::new(false),
             exit: watch::Sender::new(None),
         };
-        Ok((process, Output { stdout, stderr }))
+        Ok((process, streams.output))
+    }
+
+    fn terminal(&self, pty: &Pty) -> io::Result<Streams> {
+        let Opened { terminal, device, output, input } = open_terminal(pty, &self.user)?;
+        Ok(Streams {
+            stdin: device.try_clone()?.into(),
+            stdout: device.try_clone()?.into(),
+            stderr: device.into(),
+            input: Some(input),
+            output: Output::Terminal(output),
+            terminal: Some(terminal),
+        })
+    }
+
+    fn pipes(&self) -> io::Result<Streams> {
+        let (stdin, input) = self.stdin_pipe()?;
+        let (stdout, stdout_write) = self.output_pipe()?;
+        let (stderr, stderr_write) = self.output_pipe()?;
+        Ok(Streams {
+            stdin,
+            stdout: stdout_write,
+            stderr: stderr_write,
+            input,
+            output: Output::Pipes { stdout, stderr },
+            terminal: None,
+        })
     }
 
     /// Old clients do not say, and expect it open.
@@ -153,14 +197,24 @@ fn environment(user: &User, settings: &Settings, config: &ProcessConfig) -> BTre
     env
 }
 
+/// Whether a new session has a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Session {
+    Detached,
+    OnTerminal,
+}
+
 /// Arranges what happens between fork and exec: a session of its own, no protection from the memory killer,
 /// the user's groups and ids, and the directory as that user may enter it.
-fn become_user(command: &mut Command, user: &User, cwd: &Path) -> io::Result<()> {
+fn become_user(command: &mut Command, user: &User, cwd: &Path, session: Session) -> io::Result<()> {
     let cwd = CString::new(cwd.as_os_str().as_bytes())?;
     let (uid, gid, groups) = (user.uid, user.gid, user.groups.clone());
     let change_user = Uid::effective().is_root() || uid != Uid::effective();
     let prepare = move || -> io::Result<()> {
         setsid()?;
+        if session == Session::OnTerminal {
+            take_terminal()?;
+        }
         expose_to_memory_killer();
         if change_user {
             setgroups(&groups)?;

@@ -15,6 +15,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// Most bytes of output in one event.
 const CHUNK: usize = 32 << 10;
+/// The same for a terminal.
+const TERMINAL_CHUNK: usize = 16 << 10;
 /// How long an ended process can still be connected to.
 const REMEMBERED: Duration = Duration::from_secs(30);
 
@@ -39,16 +41,20 @@ pub(crate) async fn supervise(
     deadline: Option<Instant>,
 ) {
     let follow = async {
-        tokio::join!(
-            read_all(&process, output.stdout, |bytes| DataEvent {
-                stdout: Some(bytes),
-                ..Default::default()
-            }),
-            read_all(&process, output.stderr, |bytes| DataEvent {
-                stderr: Some(bytes),
-                ..Default::default()
-            }),
-        );
+        match output {
+            Output::Pipes { stdout, stderr } => {
+                let of_stdout = |bytes| DataEvent { stdout: Some(bytes), ..Default::default() };
+                let of_stderr = |bytes| DataEvent { stderr: Some(bytes), ..Default::default() };
+                tokio::join!(
+                    read_all(&process, stdout, CHUNK, of_stdout),
+                    read_all(&process, stderr, CHUNK, of_stderr)
+                );
+            }
+            Output::Terminal(output) => {
+                let of_terminal = |bytes| DataEvent { pty: Some(bytes), ..Default::default() };
+                read_all(&process, output, TERMINAL_CHUNK, of_terminal).await;
+            }
+        }
         process.ended().await
     };
     tokio::pin!(follow);
@@ -61,7 +67,7 @@ pub(crate) async fn supervise(
             follow.await
         }
     };
-    process.stdin.lock().await.take();
+    process.input.lock().await.take();
     process.hub.finish(end).await;
     sleep(REMEMBERED).await;
     agent.processes.forget(&process);
@@ -76,8 +82,9 @@ pub(crate) async fn passed(deadline: Option<Instant>) {
 }
 
 /// Reads until everyone who holds the other end has closed it: children of the process count.
-async fn read_all(process: &Process, mut pipe: pipe::Receiver, event: fn(Vec<u8>) -> DataEvent) {
-    let mut chunk = vec![0; CHUNK];
+/// Of a terminal, the end is the error that nobody has it open any more.
+async fn read_all(process: &Process, mut pipe: pipe::Receiver, most: usize, event: fn(Vec<u8>) -> DataEvent) {
+    let mut chunk = vec![0; most];
     loop {
         match pipe.read(&mut chunk).await {
             Ok(0) | Err(_) => return,

@@ -1,6 +1,7 @@
 //! Which processes the agent started.
 
 use super::events::Hub;
+use super::terminal::Terminal;
 use flames_guest::process::{EndEvent, ProcessConfig, ProcessInfo, ProcessSelector};
 use flames_guest::rpc::{Code, RpcError};
 use nix::sys::signal::{Signal, kill};
@@ -28,8 +29,10 @@ pub(crate) struct Process {
     pub(crate) pid: u32,
     pub(crate) config: ProcessConfig,
     pub(crate) tag: Option<String>,
-    /// None once closed, or when it was never open.
-    pub(crate) stdin: tokio::sync::Mutex<Option<pipe::Sender>>,
+    /// Standard input, or the terminal's. None once closed, or when it was never open.
+    pub(crate) input: tokio::sync::Mutex<Option<pipe::Sender>>,
+    /// None when it runs on pipes.
+    pub(crate) terminal: Option<Terminal>,
     pub(crate) hub: Hub,
     /// Its deadline passed: what ended it was the agent.
     pub(crate) timed_out: AtomicBool,
