@@ -1,6 +1,7 @@
 //! `filesystem.Filesystem`: looking at and changing paths, as JSON on the wire.
 
 use crate::json::{self, is_zero, proto_enum};
+use crate::process::Empty;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -112,6 +113,91 @@ pub struct ListDirResponse {
     /// Depth first, by name.
     #[serde(skip_serializing_if = "is_zero")]
     pub entries: Vec<EntryInfo>,
+}
+
+/// `WatchDir` and `CreateWatcher`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct WatchRequest {
+    /// A directory.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub path: String,
+    /// Whether everything below it is watched, too.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub recursive: bool,
+    /// Whether events describe what they are about.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub include_entry: bool,
+    /// Whether it may be on a network file system, where changes by others are not seen.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub allow_network_mounts: bool,
+}
+
+/// One message of the stream of `WatchDir`: exactly one field is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct WatchResponse {
+    /// First of every stream: what happens from now on is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<Empty>,
+    /// Something changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<FilesystemEvent>,
+    /// Nothing happened for a while.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keepalive: Option<Empty>,
+}
+
+/// One change below a watched directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct FilesystemEvent {
+    /// Path relative to the watched directory; `.` is that directory itself.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub name: String,
+    /// What happened.
+    #[serde(rename = "type", skip_serializing_if = "is_zero")]
+    pub event_type: EventType,
+    /// What is there now, if that was asked for and something is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<EntryInfo>,
+}
+
+proto_enum! {
+    /// What happened to a path.
+    EventType {
+        /// None of the others.
+        #[default]
+        Unspecified = 0 "EVENT_TYPE_UNSPECIFIED",
+        /// It was made, or moved here.
+        Create = 1 "EVENT_TYPE_CREATE",
+        /// Its content changed.
+        Write = 2 "EVENT_TYPE_WRITE",
+        /// It was removed.
+        Remove = 3 "EVENT_TYPE_REMOVE",
+        /// It was moved away.
+        Rename = 4 "EVENT_TYPE_RENAME",
+        /// Its owner, permissions, times or attributes changed.
+        Chmod = 5 "EVENT_TYPE_CHMOD",
+    }
+}
+
+/// Names a watcher: the answer of `CreateWatcher`, and what `GetWatcherEvents` and `RemoveWatcher` ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct WatcherRef {
+    /// Given by `CreateWatcher`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub watcher_id: String,
+}
+
+/// Answer of `GetWatcherEvents`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct WatcherEvents {
+    /// What happened since the last call, oldest first.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub events: Vec<FilesystemEvent>,
 }
 
 #[cfg(test)]

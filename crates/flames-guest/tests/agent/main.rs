@@ -8,3 +8,4 @@ mod filesystem;
 mod process;
 mod pty;
 mod support;
+mod watch;

@@ -4,6 +4,7 @@ use crate::connections::Connections;
 use crate::metrics::CpuTimes;
 use crate::process::Table;
 use crate::users::{self, User};
+use crate::watch::Watchers;
 use flames_guest::rpc::{Code, RpcError};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +22,8 @@ pub(crate) struct Agent {
     pub(crate) root: PathBuf,
     /// Processes that the agent started.
     pub(crate) processes: Table,
+    /// Watchers that clients ask now and then.
+    pub(crate) watchers: Watchers,
     /// Rung once to end the agent.
     pub(crate) shutdown: Notify,
     /// `/proc/sys/kernel/random/boot_id`, which a restore does not change.
@@ -77,6 +80,7 @@ impl Agent {
             settings: Mutex::new(settings),
             cpu_times: Mutex::default(),
             processes: Table::default(),
+            watchers: Watchers::default(),
             shutdown: Notify::new(),
         }
     }

@@ -5,7 +5,9 @@ use crate::agent::Agent;
 use crate::files::{blocking, entry, make_parents};
 use crate::http::{Answer, Failure, json, read_unary};
 use crate::routes::named_user;
+use crate::timing::{timeout_of, within_deadline};
 use crate::users::{Names, User};
+use crate::watch;
 use flames_guest::filesystem::{
     EntryInfo, EntryResponse, ListDirRequest, ListDirResponse, MoveRequest, PathRequest,
 };
@@ -27,23 +29,17 @@ pub(crate) async fn call(
     request: Request<Incoming>,
     method: &str,
 ) -> Result<Answer, Failure> {
-    let user = agent.user(named_user(request.headers())?.as_deref())?;
-    let caller = Caller { agent, user };
-    match method {
-        "Stat" => caller.path_call(request, Caller::stat).await,
-        "MakeDir" => caller.path_call(request, Caller::make_dir).await,
-        "Remove" => caller.path_call(request, |_, path| remove(path)).await,
-        "ListDir" => caller.list_dir(request).await,
-        "Move" => caller.rename(request).await,
-        "WatchDir" => Err(Failure::Stream(no_watching())),
-        "CreateWatcher" | "GetWatcherEvents" | "RemoveWatcher" => Err(no_watching().into()),
-        _ => Err(RpcError::new(Code::Unimplemented, format!("filesystem.Filesystem has no method {method}"))
-            .into()),
+    if method == "WatchDir" {
+        return watched(agent, request).await.map_err(Failure::Stream);
     }
+    let user = agent.user(named_user(request.headers())?.as_deref())?;
+    let timeout = timeout_of(request.headers())?;
+    within_deadline(timeout, Caller { agent, user }.unary(request, method)).await
 }
 
-fn no_watching() -> RpcError {
-    RpcError::new(Code::Unimplemented, "watching directories is not supported yet")
+async fn watched(agent: Arc<Agent>, request: Request<Incoming>) -> Result<Answer, RpcError> {
+    let user = agent.user(named_user(request.headers())?.as_deref())?;
+    watch::watch_dir(agent, &user, request).await
 }
 
 /// Who calls.
@@ -54,6 +50,23 @@ struct Caller {
 }
 
 impl Caller {
+    async fn unary(self, request: Request<Incoming>, method: &str) -> Result<Answer, Failure> {
+        match method {
+            "Stat" => self.path_call(request, Self::stat).await,
+            "MakeDir" => self.path_call(request, Self::make_dir).await,
+            "Remove" => self.path_call(request, |_, path| remove(path)).await,
+            "ListDir" => self.list_dir(request).await,
+            "Move" => self.rename(request).await,
+            "CreateWatcher" => Ok(watch::create(&self.agent, &self.user, request).await?),
+            "GetWatcherEvents" => Ok(watch::events(&self.agent, request).await?),
+            "RemoveWatcher" => Ok(watch::remove(&self.agent, request).await?),
+            _ => {
+                let message = format!("filesystem.Filesystem has no method {method}");
+                Err(RpcError::new(Code::Unimplemented, message).into())
+            }
+        }
+    }
+
     async fn path_call<T: serde::Serialize + Send + 'static>(
         self,
         request: Request<Incoming>,

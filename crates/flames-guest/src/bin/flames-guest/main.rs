@@ -19,7 +19,9 @@ mod process;
 mod routes;
 mod server;
 mod system;
+mod timing;
 mod users;
+mod watch;
 
 use agent::{Agent, Mode};
 use boot::{BootChannel, BootError, Booted};

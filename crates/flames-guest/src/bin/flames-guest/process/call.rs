@@ -2,25 +2,24 @@
 
 use super::events::{Item, keepalive_frame, start_frame};
 use super::spawn::Plan;
-use super::supervise::{passed, supervise};
+use super::supervise::supervise;
 use super::table::Process;
 use crate::agent::Agent;
 use crate::http::{
-    Answer, Body, Failure, Messages, end_frame, header, json, message_frame, read_one_frame, read_unary,
-    stream,
+    Answer, Body, Failure, Messages, end_frame, json, message_frame, read_one_frame, read_unary, stream,
 };
 use crate::routes::named_user;
+use crate::timing::{deadline_exceeded, deadline_of, keepalive_of, passed, timeout_of, within_deadline};
 use bytes::Bytes;
 use flames_guest::process::{
     CloseStdinRequest, ConnectRequest, Empty, ListResponse, ProcessInput, ProcessSelector, SendInputRequest,
     SendSignalRequest, Signal, StartRequest, StreamInputRequest, UpdateRequest,
 };
-use flames_guest::rpc::{Code, KEEPALIVE_HEADER, RpcError, TIMEOUT_HEADER};
+use flames_guest::rpc::{Code, RpcError};
 use futures_util::stream::unfold;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::Request;
 use hyper::body::{Frame, Incoming};
-use hyper::header::HeaderMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,9 +27,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-/// How long a stream may be silent, unless the caller says otherwise.
-const KEEPALIVE: Duration = Duration::from_secs(90);
-/// The same for a client that streams input: it sends keepalives of its own.
+/// How long a client that streams input may be silent: it sends keepalives of its own.
 const INPUT_IDLE: Duration = Duration::from_secs(300);
 
 /// Answers one call of the service.
@@ -45,14 +42,7 @@ pub(crate) async fn call(
         "StreamInput" => stream_input(&agent, request).await.map_err(Failure::Stream),
         _ => {
             let timeout = timeout_of(request.headers())?;
-            let answered = unary(&agent, request, method);
-            match timeout {
-                Some(timeout) => match tokio::time::timeout(timeout, answered).await {
-                    Ok(answer) => Ok(answer?),
-                    Err(_) => Err(deadline_exceeded().into()),
-                },
-                None => Ok(answered.await?),
-            }
+            Ok(within_deadline(timeout, unary(&agent, request, method)).await?)
         }
     }
 }
@@ -265,32 +255,6 @@ impl Follower {
         self.phase = Phase::Done;
         end_frame(Some(error))
     }
-}
-
-fn deadline_of(headers: &HeaderMap) -> Result<Option<Instant>, RpcError> {
-    Ok(timeout_of(headers)?.and_then(|timeout| Instant::now().checked_add(timeout)))
-}
-
-/// At most ten digits, as the protocol has it.
-fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, RpcError> {
-    let Some(text) = header(headers, TIMEOUT_HEADER) else { return Ok(None) };
-    let millis = Some(text).filter(|text| (1..=10).contains(&text.len())).and_then(|text| text.parse().ok());
-    millis.map(|millis| Some(Duration::from_millis(millis))).ok_or_else(|| {
-        RpcError::new(
-            Code::InvalidArgument,
-            format!("{TIMEOUT_HEADER} must be a number of milliseconds, not `{text}`"),
-        )
-    })
-}
-
-fn keepalive_of(headers: &HeaderMap) -> Duration {
-    let seconds =
-        header(headers, KEEPALIVE_HEADER).and_then(|text| text.parse().ok()).filter(|seconds| *seconds > 0);
-    seconds.map_or(KEEPALIVE, Duration::from_secs)
-}
-
-fn deadline_exceeded() -> RpcError {
-    RpcError::new(Code::DeadlineExceeded, "the deadline was exceeded")
 }
 
 fn closed_stdin(process: &Process) -> RpcError {

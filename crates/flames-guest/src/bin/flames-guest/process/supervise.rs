@@ -3,6 +3,7 @@
 use super::spawn::Output;
 use super::table::Process;
 use crate::agent::Agent;
+use crate::timing::passed;
 use flames_guest::process::DataEvent;
 use nix::sys::signal::Signal;
 use std::io;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 /// Most bytes of output in one event.
 const CHUNK: usize = 32 << 10;
@@ -71,14 +72,6 @@ pub(crate) async fn supervise(
     process.hub.finish(end).await;
     sleep(REMEMBERED).await;
     agent.processes.forget(&process);
-}
-
-/// Waits for ever when there is no deadline.
-pub(crate) async fn passed(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Reads until everyone who holds the other end has closed it: children of the process count.
