@@ -21,6 +21,22 @@ pub struct WriteInfo {
     pub metadata: BTreeMap<String, String>,
 }
 
+/// `POST` [`COMPOSE_PATH`]: makes one file of several, which are then removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ComposeRequest {
+    /// Regular files, in the order in which they are joined.
+    pub source_paths: Vec<String>,
+    /// What they become.
+    pub destination: String,
+    /// Who owns it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+}
+
+/// Where a [`ComposeRequest`] goes.
+pub const COMPOSE_PATH: &str = "/files/compose";
+
 /// Body of an error of the plain HTTP calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpError {

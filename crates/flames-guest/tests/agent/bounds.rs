@@ -4,6 +4,7 @@ use crate::support::{Guest, TOKEN, answer};
 use flames_guest::frame::{MAX_PAYLOAD, MESSAGE, encode};
 use reqwest::StatusCode;
 use serde_json::json;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -113,4 +114,107 @@ async fn what_is_no_http_does_not_hurt() {
         assert!(!raw(&guest, garbage).await.contains("204"), "{garbage:?}");
     }
     guest.ok("process.Process/List", json!({})).await;
+}
+
+/// A call that must be answered while others misbehave.
+async fn still_answers(guest: &Guest) {
+    let started = Instant::now();
+    assert_eq!(guest.output_of("echo here").await, "here\n");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+async fn connect(guest: &Guest) -> TcpStream {
+    TcpStream::connect(guest.url.trim_start_matches("http://")).await.unwrap()
+}
+
+#[tokio::test]
+async fn clients_that_send_a_byte_now_and_then_hold_nobody_up() {
+    let guest = Guest::start().await;
+    let mut slow = Vec::new();
+    for _ in 0..50 {
+        slow.push(connect(&guest).await);
+    }
+    let request = format!(
+        "POST /process.Process/Start HTTP/1.1\r\nHost: x\r\nX-Access-Token: {TOKEN}\r\n\
+         Content-Type: application/connect+json\r\nContent-Length: 1000\r\n\r\n\0\0\0"
+    );
+    for byte in request.as_bytes().chunks(8) {
+        for stream in &mut slow {
+            stream.write_all(byte).await.unwrap();
+        }
+    }
+    still_answers(&guest).await;
+}
+
+#[tokio::test]
+async fn clients_that_never_read_hold_nobody_up_and_no_memory() {
+    let guest = Guest::start().await;
+    std::fs::write(guest.path("large"), vec![b'x'; 20_000_000]).unwrap();
+    let before = guest.resident_kib();
+    let (mut lazy, mut unread) = (Vec::new(), Vec::new());
+    for _ in 0..30 {
+        let mut stream = connect(&guest).await;
+        let head = format!(
+            "GET /files?path={} HTTP/1.1\r\nHost: x\r\nX-Access-Token: {TOKEN}\r\n\r\n",
+            guest.path("large")
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        lazy.push(stream);
+        let events = guest.sh("exec head -c 100000000 /dev/zero").await;
+        unread.push(events.into_response());
+    }
+    still_answers(&guest).await;
+    let grown = guest.resident_kib().saturating_sub(before);
+    assert!(grown < 48 << 10, "{grown} KiB more");
+}
+
+#[tokio::test]
+async fn a_thousand_connections_are_served_and_more_have_to_wait() {
+    let guest = Guest::start().await;
+    let mut all = Vec::new();
+    for _ in 0..1000 {
+        all.push(connect(&guest).await);
+    }
+    still_answers(&guest).await;
+    // As many again: the kernel's queue takes them, and they are served once others have gone.
+    let mut waiting = Vec::new();
+    for _ in 0..200 {
+        let mut stream = connect(&guest).await;
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        waiting.push(stream);
+    }
+    drop(all);
+    for mut stream in waiting {
+        let mut answer = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer));
+        read.await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn fields_of_the_wrong_type_are_the_callers_fault_in_every_call() {
+    let guest = Guest::start().await;
+    for (method, message) in [
+        ("filesystem.Filesystem/Stat", json!({"path": 7})),
+        ("filesystem.Filesystem/ListDir", json!({"depth": -1})),
+        ("filesystem.Filesystem/ListDir", json!({"depth": "deep"})),
+        ("filesystem.Filesystem/Move", json!({"source": ["a"]})),
+        ("filesystem.Filesystem/CreateWatcher", json!({"recursive": "yes"})),
+        ("filesystem.Filesystem/GetWatcherEvents", json!({"watcherId": 1})),
+        ("process.Process/SendSignal", json!({"process": {"pid": 1}, "signal": "SIGNAL_SIGHUP"})),
+        ("process.Process/SendInput", json!({"process": {"pid": 1}, "input": {"stdin": "%"}})),
+        ("process.Process/Update", json!({"process": "all"})),
+    ] {
+        assert_eq!(guest.error(method, message.clone()).await, "invalid_argument", "{method} {message}");
+    }
+}
+
+#[tokio::test]
+async fn the_deadline_of_a_unary_call_that_is_no_number_is_refused() {
+    let guest = Guest::start().await;
+    for method in ["process.Process/List", "filesystem.Filesystem/Stat"] {
+        let request = guest.post(&format!("/{method}")).header("Connect-Timeout-Ms", "soon");
+        assert_eq!(answer(request.json(&json!({}))).await.1["code"], "invalid_argument");
+    }
 }

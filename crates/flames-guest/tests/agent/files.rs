@@ -6,10 +6,11 @@ use flate2::write::GzEncoder;
 use inotify::{EventMask, Inotify, WatchMask};
 use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 fn octets(guest: &Guest, path: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
     guest.post(&format!("/files?path={path}")).header("Content-Type", "application/octet-stream").body(body)
@@ -265,4 +266,70 @@ async fn a_full_disk_is_told_and_leaves_no_half_file() {
         guest.error("filesystem.Filesystem/Stat", json!({"path": format!("{small}/f")})).await,
         "not_found"
     );
+}
+
+#[tokio::test]
+async fn several_files_become_one_that_belongs_to_the_user_and_are_gone() {
+    let guest = Guest::start().await;
+    for (name, text) in [("one", "1"), ("two", "22"), ("three", "333")] {
+        fs::write(guest.path(name), text).unwrap();
+    }
+    fs::write(guest.path("whole"), "old").unwrap();
+    let sources: Vec<String> = ["one", "two", "three"].map(|name| guest.path(name)).into();
+    let compose = |message: Value| answer(guest.post("/files/compose").json(&message));
+    let (status, made) =
+        compose(json!({"source_paths": sources, "destination": guest.path("new/whole")})).await;
+    assert_eq!(status, StatusCode::OK, "{made}");
+    assert_eq!(made, json!({"name": "whole", "path": guest.path("new/whole"), "type": "file"}));
+    assert_eq!(fs::read_to_string(guest.path("new/whole")).unwrap(), "122333");
+    assert_eq!(fs::metadata(guest.path("new/whole")).unwrap().uid(), uid());
+    assert!(sources.iter().all(|source| !Path::new(source).exists()));
+    assert_eq!(fs::read_dir(guest.path("new")).unwrap().count(), 1, "no draft is left");
+}
+
+#[tokio::test]
+async fn what_cannot_be_composed_says_why_and_changes_nothing() {
+    let guest = Guest::start().await;
+    fs::write(guest.path("one"), "1").unwrap();
+    fs::write(guest.path("whole"), "old").unwrap();
+    let (one, whole) = (guest.path("one"), guest.path("whole"));
+    for (message, status) in [
+        (json!({}), 400),
+        (json!({"source_paths": [], "destination": whole}), 400),
+        (json!({"source_paths": [one]}), 400),
+        (json!({"source_paths": [one, whole], "destination": whole}), 400),
+        (json!({"source_paths": [one, guest.home()], "destination": whole}), 400),
+        (json!({"source_paths": [one, guest.path("missing")], "destination": whole}), 404),
+        (json!({"source_paths": [one], "destination": whole, "username": "who"}), 401),
+        (json!({"source_paths": "one", "destination": whole}), 400),
+        (json!({"source_paths": [one], "destination": guest.path("one/below")}), 400),
+    ] {
+        let (got, body) = answer(guest.post("/files/compose").json(&message)).await;
+        assert_eq!((got.as_u16(), &body["code"]), (status, &json!(status)), "{message}: {body}");
+    }
+    assert_eq!(fs::read_to_string(&whole).unwrap(), "old");
+    assert_eq!(fs::read_to_string(&one).unwrap(), "1");
+    let bare = guest.http.post(format!("{}/files/compose", guest.url));
+    assert_eq!(answer(bare.json(&json!({}))).await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_page_of_any_origin_may_call_and_read() {
+    let guest = Guest::start().await;
+    let asked = guest.http.request(reqwest::Method::OPTIONS, format!("{}/files?path=x", guest.url));
+    let asked =
+        asked.header("Origin", "https://page").header("Access-Control-Request-Headers", "x-access-token");
+    let allowed = asked.send().await.unwrap();
+    assert_eq!(allowed.status(), StatusCode::NO_CONTENT);
+    for (name, value) in [
+        ("allow-origin", "*"),
+        ("allow-headers", "x-access-token"),
+        ("allow-methods", "GET, HEAD, POST, OPTIONS"),
+    ] {
+        assert_eq!(allowed.headers()[format!("access-control-{name}")], value);
+    }
+    let refused = guest.http.get(format!("{}/files?path=x", guest.url)).header("Origin", "https://page");
+    let refused = refused.send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(refused.headers()["access-control-allow-origin"], "*", "a page must see why");
 }

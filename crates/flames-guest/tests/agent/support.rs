@@ -222,6 +222,11 @@ impl Events {
         }
     }
 
+    /// The connection, with what was not read.
+    pub fn into_response(self) -> Response {
+        self.response
+    }
+
     /// Reads until the connection breaks; false if the stream ended in order.
     pub async fn is_cut(&mut self) -> bool {
         loop {

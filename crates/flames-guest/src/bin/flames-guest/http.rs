@@ -107,6 +107,11 @@ pub(crate) async fn read_unary<T: DeserializeOwned>(request: Request<Incoming>) 
     parse(&read_all(request, MAX_PAYLOAD).await?)
 }
 
+/// Reads a JSON body of a plain HTTP call, whatever its content type.
+pub(crate) async fn read_json<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, RpcError> {
+    parse(&read_all(request, MAX_PAYLOAD).await?)
+}
+
 /// Reads the only message of a call that answers with a stream.
 pub(crate) async fn read_one_frame<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, RpcError> {
     expect_content_type(request.headers(), STREAM_CONTENT_TYPE)?;

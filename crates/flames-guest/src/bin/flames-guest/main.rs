@@ -7,6 +7,7 @@ mod agent;
 mod boot;
 mod connections;
 mod control;
+mod cors;
 mod files;
 mod filesystem;
 mod http;

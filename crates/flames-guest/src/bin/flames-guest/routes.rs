@@ -2,7 +2,7 @@
 //!
 //! | who | shows | may |
 //! |---|---|---|
-//! | anybody | nothing | `GET /health` |
+//! | anybody | nothing | `GET /health`, and `OPTIONS` of everything |
 //! | the node | the control token | `/flames/v1/*` |
 //! | the sandbox's owner | the access token, after the first init | everything else |
 //! | who has a signed URL | its signature | that one `/files` call |
@@ -10,20 +10,25 @@
 use crate::agent::Agent;
 use crate::connections::Via;
 use crate::http::{Answer, Failure, header, query, with_status};
-use crate::{control, files, filesystem, metrics, process};
+use crate::{control, cors, files, filesystem, metrics, process};
 use base64::Engine as _;
 use flames_guest::ACCESS_TOKEN_HEADER;
 use flames_guest::control::{CONTROL_HEADER, INIT_PATH, SHUTDOWN_PATH};
-use flames_guest::files::{Operation, Signed, signature};
+use flames_guest::files::{COMPOSE_PATH, Operation, Signed, signature};
 use flames_guest::rpc::{Code, RpcError};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderMap};
+use hyper::header::{AUTHORIZATION, HeaderMap, ORIGIN};
 use hyper::{Method, Request, StatusCode};
 use std::sync::Arc;
 
 /// Answers one request, whatever it is.
 pub(crate) async fn answer(agent: Arc<Agent>, request: Request<Incoming>, via: Via) -> Answer {
-    Box::pin(dispatch(agent, request, via)).await.unwrap_or_else(Failure::into_answer)
+    let from_page = request.headers().contains_key(ORIGIN);
+    let mut answer = Box::pin(dispatch(agent, request, via)).await.unwrap_or_else(Failure::into_answer);
+    if from_page {
+        cors::allow(answer.headers_mut());
+    }
+    answer
 }
 
 async fn dispatch(agent: Arc<Agent>, request: Request<Incoming>, via: Via) -> Result<Answer, Failure> {
@@ -46,6 +51,11 @@ async fn dispatch(agent: Arc<Agent>, request: Request<Incoming>, via: Via) -> Re
             let caller = file_caller(&agent, &request, Operation::Write)?;
             files::upload(agent, request, caller).await
         }
+        (&Method::POST, COMPOSE_PATH) => {
+            require_token(&agent, request.headers())?;
+            files::compose(agent, request).await
+        }
+        (&Method::OPTIONS, _) => Ok(cors::preflight(request.headers())),
         (&Method::GET, "/metrics") => {
             require_token(&agent, request.headers()).and_then(|()| metrics::answer(&agent))
         }

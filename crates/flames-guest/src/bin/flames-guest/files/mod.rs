@@ -1,5 +1,6 @@
 //! `/files`: whole files up and down.
 
+mod compose;
 mod download;
 mod entry;
 mod metadata;
@@ -8,6 +9,7 @@ mod source;
 mod upload;
 mod write;
 
+pub(crate) use compose::compose;
 pub(crate) use download::download;
 pub(crate) use entry::{entry, is_link_to_nowhere};
 pub(crate) use upload::upload;
@@ -51,6 +53,7 @@ fn plain(error: RpcError) -> Failure {
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
         Code::InvalidArgument | Code::Canceled => StatusCode::BAD_REQUEST,
         Code::DeadlineExceeded => StatusCode::REQUEST_TIMEOUT,
+        Code::ResourceExhausted => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     Failure::http(status, error.message)

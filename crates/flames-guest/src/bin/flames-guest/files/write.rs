@@ -138,7 +138,7 @@ pub(crate) fn make_parents(dir: &Path, user: &User) -> io::Result<()> {
 }
 
 /// Without root's rights everything belongs to the agent's own user anyway.
-fn give_to(file: &File, user: &User) -> io::Result<()> {
+pub(super) fn give_to(file: &File, user: &User) -> io::Result<()> {
     if Uid::effective().is_root() {
         fchown(file, Some(user.uid), Some(user.gid))?;
     }
