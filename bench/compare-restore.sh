@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Creates from a snapshot and from the warm pool beside the floor of plain QEMU, in turns in one sitting.
+# Creates from a snapshot, or from the warm pool, beside the floor of plain QEMU, in turns in one sitting.
 #
 #   bench/compare-restore.sh [ROUNDS] [CREATES] [TEMPLATE] [LEVEL]...
 #
 # ROUNDS (3) times: bench/restore-floor.py with CREATES (20) clones each way, then `flames bench create` with as many
-# creates one after another at each LEVEL (ultra_fast instant), against a daemon of its own, which is a process of its
-# own. Prints medians, p99 and the ratio of creates to first output to the floor. Results stay in RESULTS, if it is set.
+# creates one after another at each LEVEL (instant), against a daemon in a process of its own. Without a warm pool
+# `instant` restores the template's snapshot; the daemon reads FLAMES_CONFIG, which may name a pool. Prints medians, p99 and the ratio of creates to first output to the floor. Results stay in RESULTS, if it is set.
 #
 # Needs root, QEMU, Python 3 and assets (`make assets`). FLAMES names the program (default: the release build),
 # PRINTER the example `command-line` of flames-vmm-qemu, FLAMES_ARGS what else the daemon gets.
@@ -13,8 +13,7 @@ set -euo pipefail
 
 rounds=${1:-3} creates=${2:-20} template=${3:-mini}
 shift $(($# < 3 ? $# : 3))
-levels=("${@:-ultra_fast}")
-[ $# -gt 0 ] || levels=(ultra_fast instant)
+levels=("${@:-instant}")
 here=$(cd "$(dirname "$0")" && pwd)
 flames=${FLAMES:-${CARGO_TARGET_DIR:-$here/../target}/release/flames}
 printer=()

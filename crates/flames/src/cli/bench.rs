@@ -65,7 +65,7 @@ pub(crate) struct BenchCreate {
     /// What to create them from
     #[arg(short, long, default_value = "mini", value_name = "NAME")]
     pub(crate) template: String,
-    /// Boot level: standard, fast, ultra_fast, sub2_second or instant
+    /// Boot level: standard, fast, ultra-fast, sub2-second or instant (default: the daemon's)
     #[arg(long, value_name = "LEVEL")]
     pub(crate) level: Option<String>,
     /// Create them from this snapshot
