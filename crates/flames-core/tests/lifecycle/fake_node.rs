@@ -54,7 +54,7 @@ impl FakeNode {
             changed: watch::Sender::new(0),
             creates: watch::Sender::new(Gate::Open),
             destroys: watch::Sender::new(Gate::Open),
-            exits: broadcast::Sender::new(64),
+            exits: broadcast::Sender::new(1024),
             agent,
         })
     }

@@ -10,6 +10,7 @@ mod files;
 mod home;
 mod host;
 mod life;
+mod load;
 mod mistakes;
 mod ordinary;
 mod providers;
