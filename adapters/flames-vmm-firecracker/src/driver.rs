@@ -1,0 +1,337 @@
+//! The driver: from a spec to a process that waits, or from a handle to a VM that was left running.
+
+use crate::config::{FirecrackerConfig, JailMode};
+use crate::files;
+use crate::host::{self, Host};
+use crate::jail::{self, Access, Item};
+use crate::left::{Left, Resources};
+use crate::machine;
+use crate::process::{Confinement, Launch, Process};
+use crate::uids::Claim;
+use crate::vm::{Attach, Prepared, Purpose, Vm};
+use async_trait::async_trait;
+use flames_vmm::{
+    Capabilities, DiskAccess, Error, ErrorKind, Network, PrepareFor, PreparedVm, Result, Retry, RunningVm,
+    SnapshotParts, VmHandle, VmSpec, VmmDriver,
+};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use tokio::sync::OnceCell;
+
+/// Runs microVMs in Firecracker, each in a jail of its own.
+#[derive(Debug)]
+pub struct FirecrackerDriver {
+    config: FirecrackerConfig,
+    host: OnceCell<Host>,
+    stand_in: Option<StandIn>,
+}
+
+/// A snapshot that stands for the boot of a kernel.
+#[derive(Clone, Debug)]
+struct StandIn {
+    kernel: PathBuf,
+    parts: SnapshotParts,
+}
+
+pub(crate) const NAME: &str = "firecracker";
+
+impl FirecrackerDriver {
+    /// A driver without a jail says so, loudly.
+    pub fn new(config: FirecrackerConfig) -> Self {
+        if config.jail == JailMode::NoneInsecure {
+            tracing::warn!(
+                "VMS RUN WITHOUT A JAIL: a guest that breaks out of Firecracker is the daemon's user"
+            );
+        }
+        Self { config, host: OnceCell::new(), stand_in: None }
+    }
+
+    /// Continues a snapshot wherever this kernel would be booted. The guest must have been waiting for its
+    /// greeting. For tests on hosts where a boot takes half a minute.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn standing_in(mut self, kernel: PathBuf, parts: SnapshotParts) -> Self {
+        self.stand_in = Some(StandIn { kernel, parts });
+        self
+    }
+
+    async fn host(&self) -> Result<&Host> {
+        self.host.get_or_try_init(|| host::find(&self.config)).await.map_err(|error| {
+            let binary = self.config.binary.display().to_string();
+            Error::new(ErrorKind::Unavailable, "vmm", binary)
+                .adapter(NAME)
+                .operation("version")
+                .detail(error.to_string())
+                .retry(Retry::Never)
+                .source(error)
+        })
+    }
+
+    /// Refuses what Firecracker would only half understand.
+    async fn check(&self, spec: &VmSpec, parts: Option<&SnapshotParts>) -> Result<()> {
+        spec.check(&self.capabilities()).await?;
+        if !files::fits_socket(&spec.run_dir) {
+            let run_dir = spec.run_dir.display().to_string();
+            return Err(Error::new(ErrorKind::InvalidInput, "run directory", run_dir)
+                .detail("too long for the path of a unix socket inside it"));
+        }
+        let Some(parts) = parts else { return Ok(()) };
+        let version = self.version().await?;
+        if parts.vmm_version != version {
+            let detail = format!("it was made by {} and this is {version}", parts.vmm_version);
+            return Err(corrupt(&parts.device_state, detail));
+        }
+        for file in [&parts.memory, &parts.device_state] {
+            if let Err(error) = tokio::fs::metadata(file).await {
+                return Err(corrupt(file, format!("cannot be used: {error}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn stand_in(&self, spec: &VmSpec) -> Option<SnapshotParts> {
+        let stand_in = self.stand_in.as_ref().filter(|stand_in| stand_in.kernel == spec.kernel);
+        stand_in.map(|stand_in| stand_in.parts.clone())
+    }
+
+    /// Starts the process and writes down what there is to be given back after it.
+    async fn start(&self, spec: &VmSpec, parts: Option<&SnapshotParts>) -> Result<(Process, Resources)> {
+        let host = self.host().await?;
+        let broken = |what: &str, error: std::io::Error| unavailable(spec.id.as_str(), what, error);
+        let mut claim = self.claim(spec)?;
+        let jailed_as = claim.as_ref().map(|_| (host.firecracker.as_path(), spec.id.as_str()));
+        let mut resources = Resources {
+            run_dir: spec.run_dir.clone(),
+            cage: files::cage(&spec.run_dir, jailed_as),
+            claim: None,
+            cgroups: match claim {
+                Some(_) => host.cgroups.folders(spec, &self.config.jailer),
+                None => Vec::new(),
+            },
+        };
+        let started = async {
+            let launch =
+                self.launch(spec, parts, host, &resources.cage, claim.as_ref().map(|claim| claim.uid));
+            let launch = launch.map_err(|error| broken("cannot furnish its jail", error))?;
+            Process::start(launch).await.map_err(|error| broken("cannot start it", error))
+        };
+        let started = match started.await {
+            Ok(started) => started,
+            Err(error) => {
+                resources.give_back();
+                return Err(error);
+            }
+        };
+        if let Some(claim) = &mut claim {
+            let handed_over = claim.hand_over(started.pid());
+            resources.claim = Some(handed_over.map_err(|error| broken("cannot note its user id", error))?);
+        }
+        let process =
+            started.watch(resources.clone()).map_err(|error| broken("cannot watch its process", error))?;
+        let handle = process.handle(&spec.id, &spec.run_dir);
+        let left =
+            Left { handle, console_limit_bytes: spec.console_limit_bytes, resources: resources.clone() };
+        left.write().await.map_err(|error| broken("cannot write its handle", error))?;
+        Ok((process, resources))
+    }
+
+    fn claim(&self, spec: &VmSpec) -> Result<Option<Claim>> {
+        if self.config.jail == JailMode::NoneInsecure {
+            return Ok(None);
+        }
+        let claim = Claim::take(&self.config.jailer);
+        claim.map(Some).map_err(|error| unavailable(spec.id.as_str(), "no user id for it", error))
+    }
+
+    fn launch(
+        &self,
+        spec: &VmSpec,
+        parts: Option<&SnapshotParts>,
+        host: &Host,
+        cage: &Path,
+        uid: Option<u32>,
+    ) -> std::io::Result<Launch> {
+        let mounts = jail::furnish(&spec.run_dir, cage, &self.items(spec, parts), uid)?;
+        let netns = namespace(&spec.network);
+        let run_dir = spec.run_dir.clone();
+        let Some(uid) = uid else {
+            let mut arguments: Vec<OsString> = vec!["--id".into(), spec.id.as_str().into()];
+            arguments.extend(self.own_arguments());
+            return Ok(Launch {
+                program: host.firecracker.clone(),
+                arguments,
+                folder: cage.to_owned(),
+                run_dir,
+                executable: host.firecracker.clone(),
+                confinement: Confinement::Open { netns },
+            });
+        };
+        let cgroups = host.cgroups.arguments(spec, &self.config.jailer);
+        let mut arguments = jail::jailer_arguments(&spec.id, &host.firecracker, &run_dir, uid, cgroups);
+        arguments.extend(self.own_arguments());
+        Ok(Launch {
+            program: host.jailer.clone(),
+            arguments,
+            folder: run_dir.clone(),
+            run_dir,
+            executable: Path::new("/").join(host.firecracker.file_name().unwrap_or_default()),
+            confinement: Confinement::Jail { netns, mounts },
+        })
+    }
+
+    /// What the cage holds.
+    fn items(&self, spec: &VmSpec, parts: Option<&SnapshotParts>) -> Vec<Item> {
+        let item =
+            |name: &str, file: &Path, access| Item { name: name.to_owned(), file: file.to_owned(), access };
+        let mut items = vec![];
+        match parts {
+            Some(parts) => {
+                items.push(item(files::MEMORY, &parts.memory, Access::Read));
+                items.push(item(files::STATE, &parts.device_state, Access::Read));
+            }
+            None => items.push(item(files::KERNEL, &spec.kernel, Access::Read)),
+        }
+        for (index, disk) in spec.disks.iter().enumerate() {
+            let access = match disk.access {
+                DiskAccess::ReadOnly => Access::Read,
+                DiskAccess::ReadWrite => Access::Write,
+            };
+            items.push(item(&files::disk(index), &disk.path, access));
+        }
+        items.extend(self.config.seccomp_filter.iter().map(|file| item(files::SECCOMP, file, Access::Read)));
+        items
+    }
+
+    /// Firecracker's own arguments. It logs what the driver listens for at the level Info.
+    fn own_arguments(&self) -> Vec<OsString> {
+        let paths = ["--api-sock", files::API, "--log-path", files::LOG_PIPE, "--level", "Info"];
+        let mut arguments: Vec<OsString> = paths.map(OsString::from).into();
+        arguments.extend(["--metrics-path", files::METRICS_PIPE].map(OsString::from));
+        if self.config.seccomp_filter.is_some() {
+            arguments.extend(["--seccomp-filter", files::SECCOMP].map(OsString::from));
+        }
+        arguments
+    }
+
+    /// Connects to the process and sets its machine up.
+    async fn set_up(
+        &self,
+        spec: &VmSpec,
+        purpose: Purpose,
+        process: Process,
+        resources: Resources,
+    ) -> Result<Prepared> {
+        let with = self.attachment(spec.id.clone(), resources, spec.console_limit_bytes).await?;
+        let vm = Vm::attach(with, process).await?;
+        let settings = match purpose {
+            Purpose::Boot { .. } => machine::for_boot(spec, &self.config),
+            Purpose::BootClone { .. } | Purpose::Restore { .. } => machine::for_restore(&self.config),
+        };
+        let settings = settings.map_err(|error| {
+            Error::new(ErrorKind::Internal, "vm", spec.id.as_str())
+                .detail("its settings are no JSON")
+                .source(error)
+        })?;
+        vm.set(&settings).await?;
+        Ok(Prepared::new(vm, purpose))
+    }
+
+    async fn attachment(
+        &self,
+        id: flames_vmm::VmId,
+        resources: Resources,
+        console_limit: u64,
+    ) -> Result<Attach> {
+        Ok(Attach {
+            id,
+            resources,
+            version: self.version().await?,
+            console_limit,
+            command_timeout: self.config.command_timeout(),
+            snapshot_timeout: self.config.snapshot_timeout(),
+        })
+    }
+
+    async fn adopt_here(&self, handle: &VmHandle) -> Result<Option<Box<dyn RunningVm>>> {
+        let id = handle.id.as_str();
+        if handle.driver != NAME {
+            return Err(Error::new(ErrorKind::InvalidInput, "vm", id)
+                .detail(format!("belongs to the driver `{}`", handle.driver)));
+        }
+        // Without it the VM is gone, or never came to be: its last act is to take the file away.
+        let Ok(left) = Left::read(handle).await else { return Ok(None) };
+        let found = Process::adopt(handle, left.resources.clone())
+            .map_err(|error| unavailable(id, "cannot watch its process", error))?;
+        let Some(process) = found else {
+            if left.handle == *handle {
+                left.resources.give_back();
+            }
+            return Ok(None);
+        };
+        let with = self.attachment(handle.id.clone(), left.resources, left.console_limit_bytes).await?;
+        Ok(Some(Box::new(Vm::attach_again(with, process).await?)))
+    }
+}
+
+#[async_trait]
+impl VmmDriver for FirecrackerDriver {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            snapshots: true,
+            hardware_virtualisation: true,
+            user_network: false,
+            max_vcpus: self.config.max_vcpus,
+            max_memory: self.config.max_memory(),
+        }
+    }
+
+    async fn version(&self) -> Result<String> {
+        Ok(self.host().await?.release.to_string())
+    }
+
+    async fn prepare(&self, spec: VmSpec, purpose: PrepareFor) -> Result<Box<dyn PreparedVm>> {
+        let says_who = |error: Error| error.adapter(NAME).operation("prepare");
+        let parts = match &purpose {
+            PrepareFor::Restore(parts) => Some(parts.clone()),
+            _ => self.stand_in(&spec),
+        };
+        self.check(&spec, parts.as_ref()).await.map_err(says_who)?;
+        let (process, resources) = self.start(&spec, parts.as_ref()).await.map_err(says_who)?;
+        let load = || machine::load(&spec.network, &self.config);
+        let greeting = spec.boot_channel.greeting.clone();
+        let purpose = match (purpose, parts) {
+            (PrepareFor::Restore(_), _) => Purpose::Restore { load: load() },
+            (_, Some(_)) => Purpose::BootClone { load: load(), greeting },
+            (_, None) => Purpose::Boot { greeting },
+        };
+        let prepared = self.set_up(&spec, purpose, process, resources).await.map_err(says_who)?;
+        Ok(Box::new(prepared))
+    }
+
+    async fn adopt(&self, handle: &VmHandle) -> Result<Option<Box<dyn RunningVm>>> {
+        self.adopt_here(handle).await.map_err(|error| error.adapter(NAME).operation("adopt"))
+    }
+}
+
+fn namespace(network: &Network) -> Option<PathBuf> {
+    match network {
+        Network::Tap { netns, .. } => Some(netns.clone()),
+        Network::None | Network::User { .. } => None,
+    }
+}
+
+fn corrupt(file: &Path, detail: String) -> Error {
+    Error::new(ErrorKind::Corrupt, "snapshot", file.display().to_string()).detail(detail)
+}
+
+pub(crate) fn unavailable(
+    id: &str,
+    what: &str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
+    Error::new(ErrorKind::Unavailable, "vm", id).detail(format!("{what}: {error}")).source(error)
+}

@@ -1,0 +1,115 @@
+//! What the driver finds on its host: the programs, their releases, the control groups.
+
+use crate::cgroups::Cgroups;
+use crate::config::{FirecrackerConfig, JailMode};
+use crate::jail;
+use crate::version::{Release, Verdict};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::process::Command;
+
+/// Facts of this host, found once per driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Host {
+    pub(crate) firecracker: PathBuf,
+    pub(crate) jailer: PathBuf,
+    pub(crate) release: Release,
+    pub(crate) cgroups: Cgroups,
+}
+
+/// Why no VM can run here, with the mend.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error("`{}` is not installed: install Firecracker, or set its path", .0.display())]
+    Missing(PathBuf),
+    #[error("`{}` is not Firecracker: it says {said:?}", .program.display())]
+    Other { program: PathBuf, said: String },
+    #[error("Firecracker {0}")]
+    Release(String),
+    #[error("VMs cannot be jailed: {0}")]
+    Jail(String),
+    #[error("/dev/kvm cannot be used: {0}; load the kvm module, or let this user read and write it")]
+    Kvm(std::io::Error),
+}
+
+pub(crate) async fn find(config: &FirecrackerConfig) -> Result<Host, Unfit> {
+    let firecracker = find_program(&config.binary)?;
+    let release = release_of(&firecracker).await?;
+    match release.judge() {
+        Verdict::Supported => {}
+        Verdict::Untested => {
+            tracing::warn!(%release, "this release of Firecracker is newer than what was tested")
+        }
+        Verdict::Refused(reason) => return Err(Unfit::Release(reason)),
+    }
+    let jailer = match config.jail {
+        JailMode::Jailer => fit_jailer(config, release).await?,
+        JailMode::NoneInsecure => config.jailer.binary.clone(),
+    };
+    std::fs::File::options().read(true).write(true).open("/dev/kvm").map_err(Unfit::Kvm)?;
+    Ok(Host { firecracker, jailer, release, cgroups: found_cgroups() })
+}
+
+async fn fit_jailer(config: &FirecrackerConfig, release: Release) -> Result<PathBuf, Unfit> {
+    let jailer = find_program(&config.jailer.binary);
+    let found = match &jailer {
+        Ok(jailer) => release_of(jailer).await.ok(),
+        Err(_) => None,
+    };
+    match jail::impediment(&config.jailer, release, found) {
+        Some(impediment) => Err(Unfit::Jail(impediment)),
+        None => jailer,
+    }
+}
+
+fn found_cgroups() -> Cgroups {
+    let cgroups = Cgroups::find();
+    let missing = cgroups.missing();
+    if !missing.is_empty() {
+        tracing::warn!(?missing, "this host lacks control group controllers: VMs are not limited by them");
+    }
+    cgroups
+}
+
+async fn release_of(program: &Path) -> Result<Release, Unfit> {
+    let output = Command::new(program).arg("--version").env_clear().stdin(Stdio::null()).output().await;
+    let output =
+        output.map_err(|error| Unfit::Other { program: program.to_owned(), said: error.to_string() })?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let first = said.lines().next().unwrap_or_default();
+    let known = first.starts_with("Firecracker v") || first.starts_with("Jailer v");
+    Release::find(first)
+        .filter(|_| known)
+        .ok_or_else(|| Unfit::Other { program: program.to_owned(), said: first.chars().take(80).collect() })
+}
+
+/// The jailer wants a path, so `PATH` is searched here.
+fn find_program(name: &Path) -> Result<PathBuf, Unfit> {
+    let candidates: Vec<PathBuf> = match name.components().count() {
+        1 if !name.is_absolute() => {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).map(|folder| folder.join(name)).collect()
+        }
+        _ => vec![name.to_owned()],
+    };
+    let found = candidates.into_iter().find(|candidate| candidate.is_file());
+    found.and_then(|found| found.canonicalize().ok()).ok_or_else(|| Unfit::Missing(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn unfit(binary: &str) -> String {
+        let config = FirecrackerConfig { binary: binary.into(), ..FirecrackerConfig::default() };
+        find(&config).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_or_not_firecracker_is_named() {
+        let missing = unfit("/nonexistent/firecracker").await;
+        assert!(missing.contains("/nonexistent/firecracker") && missing.contains("install"), "{missing}");
+        let other = unfit("true").await;
+        assert!(other.contains("is not Firecracker"), "{other}");
+    }
+}

@@ -1,0 +1,60 @@
+#!/bin/busybox sh
+# The guest of the driver's tests: speaks the boot channel over the serial console and behaves as the greeting
+# says ("test":"MODE"). One line "tick N" on the console shows that the virtual CPU runs.
+# It says hello until it is greeted, so that a clone of a guest that waits for its greeting behaves as one that
+# was booted. Built-in commands only where it can be: on a host that emulates guest kernels a fork costs seconds.
+/bin/busybox mount -t proc proc /proc
+/bin/busybox stty -F /dev/ttyS0 -icanon -echo -isig -icrnl min 1
+exec 3<>/dev/ttyS0
+
+record=$(/bin/busybox printf '\036flames ')
+say() { echo "$record$1" >&3; }
+
+# A line from the host within $1 seconds of waiting. The rest of a line has its time: it may come slowly.
+hear() {
+    line=
+    read -r -t "$1" -n 1 first <&3 && read -r -t 9 rest <&3 && line=$first$rest
+}
+
+# Ticks for ever; obeys a request to power off if told to.
+tick() {
+    count=0
+    while :; do
+        count=$((count + 1))
+        echo "tick $count"
+        hear 0.05
+        [ "$1" = obey ] && [ "$line" = '{"shutdown":true}' ] && echo "powering off" && power_off
+    done
+}
+power_off() { exec /bin/busybox reboot -f; }
+pause() { read -r -t 0.1 ignored <&3; }
+
+# Says hello until it is greeted.
+greet() {
+    greeting=
+    while [ -z "$greeting" ]; do
+        say '{"hello":true}'
+        hear 1
+        greeting=$line
+    done
+}
+
+greet
+# From here the tests take their snapshot.
+case $greeting in *'"template"'*) say '{"ready":true,"version":"test"}'; greet ;; esac
+echo "greeting has ${#greeting} bytes"
+case $greeting in
+*'"ready"'*) say '{"ready":true,"version":"test"}'; tick obey ;;
+*'"deaf"'*) say '{"ready":true,"version":"test"}'; tick ignore ;;
+*'"refuses"'*) say '{"error":"the test guest refuses"}'; tick ignore ;;
+*'"panics"'*) say '{"ready":true,"version":"test"}'; pause; exit 1 ;;
+*'"powers-off"'*) say '{"ready":true,"version":"test"}'; pause; power_off ;;
+*'"dies"'*) power_off ;;
+*'"chatty"'*)
+    say '{"ready":true,"version":"test"}'
+    number=0
+    while [ $number -lt 4000 ]; do number=$((number + 1)); echo $number; done
+    echo "the last line"
+    tick obey ;;
+*'"mute"'*) tick ignore ;;
+esac
