@@ -34,13 +34,15 @@ impl Demux {
 
     fn take(&mut self, byte: u8, parts: &mut Parts) {
         let inside = self.held.len() >= MARK.len();
+        let goes_on = match inside {
+            true => self.held.len() < MAX_RECORD,
+            false => MARK.get(self.held.len()) == Some(&byte),
+        };
         if inside && byte == b'\n' {
             let record = self.held.split_off(MARK.len());
             self.held.clear();
             parts.records.push(record);
-        } else if inside && self.held.len() < MAX_RECORD {
-            self.held.push(byte);
-        } else if !inside && MARK.get(self.held.len()) == Some(&byte) {
+        } else if goes_on {
             self.held.push(byte);
         } else {
             parts.console.append(&mut self.held);

@@ -7,6 +7,7 @@ use crate::jail::{self, Access, Item};
 use crate::left::{Left, Resources};
 use crate::machine;
 use crate::process::{Confinement, Launch, Process};
+use crate::snapshot;
 use crate::uids::Claim;
 use crate::vm::{Attach, Prepared, Purpose, Vm};
 use async_trait::async_trait;
@@ -75,18 +76,10 @@ impl FirecrackerDriver {
             return Err(Error::new(ErrorKind::InvalidInput, "run directory", run_dir)
                 .detail("too long for the path of a unix socket inside it"));
         }
-        let Some(parts) = parts else { return Ok(()) };
-        let version = self.version().await?;
-        if parts.vmm_version != version {
-            let detail = format!("it was made by {} and this is {version}", parts.vmm_version);
-            return Err(corrupt(&parts.device_state, detail));
+        match parts {
+            Some(parts) => parts.check(spec.memory, &self.version().await?).await,
+            None => Ok(()),
         }
-        for file in [&parts.memory, &parts.device_state] {
-            if let Err(error) = tokio::fs::metadata(file).await {
-                return Err(corrupt(file, format!("cannot be used: {error}")));
-            }
-        }
-        Ok(())
     }
 
     fn stand_in(&self, spec: &VmSpec) -> Option<SnapshotParts> {
@@ -151,6 +144,9 @@ impl FirecrackerDriver {
         cage: &Path,
         uid: Option<u32>,
     ) -> std::io::Result<Launch> {
+        if let (Some(parts), Some(_)) = (parts, uid) {
+            snapshot::make_readable(parts)?;
+        }
         let mounts = jail::furnish(&spec.run_dir, cage, &self.items(spec, parts), uid)?;
         let netns = namespace(&spec.network);
         let run_dir = spec.run_dir.clone();
@@ -297,16 +293,16 @@ impl VmmDriver for FirecrackerDriver {
         let says_who = |error: Error| error.adapter(NAME).operation("prepare");
         let parts = match &purpose {
             PrepareFor::Restore(parts) => Some(parts.clone()),
-            _ => self.stand_in(&spec),
+            PrepareFor::Boot => self.stand_in(&spec),
         };
         self.check(&spec, parts.as_ref()).await.map_err(says_who)?;
         let (process, resources) = self.start(&spec, parts.as_ref()).await.map_err(says_who)?;
         let load = || machine::load(&spec.network, &self.config);
         let greeting = spec.boot_channel.greeting.clone();
         let purpose = match (purpose, parts) {
-            (PrepareFor::Restore(_), _) => Purpose::Restore { load: load() },
-            (_, Some(_)) => Purpose::BootClone { load: load(), greeting },
-            (_, None) => Purpose::Boot { greeting },
+            (PrepareFor::Restore(parts), _) => Purpose::Restore { load: load(), parts },
+            (PrepareFor::Boot, Some(_)) => Purpose::BootClone { load: load(), greeting },
+            (PrepareFor::Boot, None) => Purpose::Boot { greeting },
         };
         let prepared = self.set_up(&spec, purpose, process, resources).await.map_err(says_who)?;
         Ok(Box::new(prepared))
@@ -322,10 +318,6 @@ fn namespace(network: &Network) -> Option<PathBuf> {
         Network::Tap { netns, .. } => Some(netns.clone()),
         Network::None | Network::User { .. } => None,
     }
-}
-
-fn corrupt(file: &Path, detail: String) -> Error {
-    Error::new(ErrorKind::Corrupt, "snapshot", file.display().to_string()).detail(detail)
 }
 
 pub(crate) fn unavailable(

@@ -1,76 +1,101 @@
 //! The files of a snapshot, on their way out of a cage.
 //!
-//! Firecracker writes them inside, as its own user. Once whole they become the daemon's, readable and never
-//! again writable: clones map them.
+//! Firecracker writes them inside, as its own user. Once whole they become the daemon's.
 
 use crate::files;
-use crate::vm::parts;
-use flames_vmm::SnapshotParts;
+use flames_vmm::{Error, Result, SnapshotParts, UnfinishedParts};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 
-/// Readable by each clone's own user, through the directory that only the daemon may enter.
-const MODE: u32 = 0o444;
+/// What was written inside a cage. Removed when dropped, unless it was taken out.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    memory: PathBuf,
+    device_state: PathBuf,
+}
 
-/// Moves both files into `folder`: both are there then, or neither.
-pub(crate) async fn take_out(cage: &Path, folder: &Path, vmm_version: &str) -> io::Result<SnapshotParts> {
-    let parts = parts(folder, vmm_version);
-    let moved = async {
-        move_file(&cage.join(files::NEW_MEMORY), &parts.memory).await?;
-        move_file(&cage.join(files::NEW_STATE), &parts.device_state).await
-    };
-    if let Err(error) = moved.await {
-        discard(cage).await;
-        for file in [&parts.memory, &parts.device_state] {
-            let _absent = tokio::fs::remove_file(file).await;
+/// They hold whatever the guest knew.
+const MODE: u32 = 0o600;
+
+impl Inside {
+    pub(crate) fn new(cage: &Path) -> Self {
+        Self { memory: cage.join(files::NEW_MEMORY), device_state: cage.join(files::NEW_STATE) }
+    }
+
+    /// Moves both files to where `parts` wants them: both are there then, or neither.
+    pub(crate) async fn take_out(self, parts: UnfinishedParts, vmm_version: &str) -> Result<SnapshotParts> {
+        move_file(&self.memory, parts.memory()).await?;
+        move_file(&self.device_state, parts.device_state()).await?;
+        Ok(parts.finish(vmm_version))
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        for path in [&self.memory, &self.device_state] {
+            let _gone_already = std::fs::remove_file(path);
         }
-        return Err(error);
-    }
-    Ok(parts)
-}
-
-/// Removes what was not finished.
-pub(crate) async fn discard(cage: &Path) {
-    for name in [files::NEW_MEMORY, files::NEW_STATE] {
-        let _absent = tokio::fs::remove_file(cage.join(name)).await;
     }
 }
 
-async fn move_file(from: &Path, to: &Path) -> io::Result<()> {
+async fn move_file(from: &Path, to: &Path) -> Result<()> {
+    try_move(from, to)
+        .await
+        .map_err(|error| -> Error { UnfinishedParts::cannot_write(to, &error).source(error) })
+}
+
+async fn try_move(from: &Path, to: &Path) -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    std::os::unix::fs::chown(from, Some(uid), Some(gid))?;
+    chown(from, Some(uid), Some(gid))?;
     tokio::fs::set_permissions(from, std::fs::Permissions::from_mode(MODE)).await?;
     match tokio::fs::rename(from, to).await {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            tokio::fs::copy(from, to).await?;
-            tokio::fs::remove_file(from).await
+            tokio::fs::copy(from, to).await.map(drop)
         }
         renamed => renamed,
     }
+}
+
+/// Lets each clone's own user read a part. Who may reach it at all is said by the folder that holds it.
+pub(crate) fn make_readable(parts: &SnapshotParts) -> io::Result<()> {
+    for path in [&parts.memory, &parts.device_state] {
+        let mode = std::fs::metadata(path)?.permissions().mode();
+        if mode & 0o004 == 0 {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | 0o044))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn is_empty(folder: &Path) -> bool {
+        std::fs::read_dir(folder).unwrap().count() == 0
+    }
+
     #[tokio::test]
     async fn half_a_snapshot_is_none() {
         let (cage, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(cage.path().join(files::NEW_MEMORY), "memory").unwrap();
-        take_out(cage.path(), folder.path(), "1.16.1").await.unwrap_err();
-        for left in [cage.path(), folder.path()] {
-            assert_eq!(std::fs::read_dir(left).unwrap().count(), 0, "{}", left.display());
-        }
+        let parts = UnfinishedParts::create(folder.path()).unwrap();
+        Inside::new(cage.path()).take_out(parts, "1.16.1").await.unwrap_err();
+        assert!(is_empty(cage.path()) && is_empty(folder.path()));
     }
 
     #[tokio::test]
-    async fn a_whole_snapshot_can_be_read_and_not_be_written() {
+    async fn a_whole_snapshot_is_the_daemons_and_clones_may_read_it_when_there_is_one() {
         let (cage, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(cage.path().join(files::NEW_MEMORY), "memory").unwrap();
         std::fs::write(cage.path().join(files::NEW_STATE), "state").unwrap();
-        let parts = take_out(cage.path(), folder.path(), "1.16.1").await.unwrap();
-        assert_eq!(std::fs::read(&parts.memory).unwrap(), b"memory");
-        assert_eq!(std::fs::metadata(&parts.device_state).unwrap().permissions().mode() & 0o777, MODE);
+        let parts = UnfinishedParts::create(folder.path()).unwrap();
+        let parts = Inside::new(cage.path()).take_out(parts, "1.16.1").await.unwrap();
+        let mode = || std::fs::metadata(&parts.memory).unwrap().permissions().mode() & 0o777;
+        assert_eq!((std::fs::read(&parts.memory).unwrap().as_slice(), mode()), (&b"memory"[..], MODE));
+        assert!(is_empty(cage.path()));
+        make_readable(&parts).unwrap();
+        assert_eq!(mode(), 0o644);
     }
 }

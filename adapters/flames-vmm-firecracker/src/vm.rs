@@ -13,14 +13,14 @@ use crate::left::Resources;
 use crate::log;
 use crate::machine::Setting;
 use crate::process::Process;
-use crate::snapshot;
+use crate::snapshot::Inside;
 use async_trait::async_trait;
 use flames_vmm::{
     AgentReady, BootingVm, CONSOLE_FILE, Error, ErrorKind, Exit, PreparedVm, Result, RunningVm,
-    SnapshotParts, StopDeadlines, VmDescription, VmHandle, VmId, VmState,
+    SnapshotParts, StopDeadlines, UnfinishedParts, VmDescription, VmHandle, VmId, VmState,
 };
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, OnceCell, watch};
@@ -46,6 +46,7 @@ pub(crate) enum Purpose {
     },
     Restore {
         load: SnapshotLoadParams,
+        parts: SnapshotParts,
     },
 }
 
@@ -121,12 +122,17 @@ impl PreparedVm for Prepared {
 
     async fn restore(self: Box<Self>) -> Result<Box<dyn RunningVm>> {
         let Self { vm, purpose } = *self;
-        let Purpose::Restore { load } = purpose else {
+        let Purpose::Restore { load, parts } = purpose else {
             return Err(vm.misused("restore", "it was prepared for a boot"));
         };
         match vm.lines.api.put("/snapshot/load", &load).await {
             Err(ApiError::Refused { fault, .. }) => {
-                Err(vm.error(ErrorKind::Corrupt, "restore").detail(format!("Firecracker refused: {fault}")))
+                let detail = format!("Firecracker cannot use it: {fault}; boot instead");
+                let part = parts.device_state.display().to_string();
+                Err(Error::new(ErrorKind::Corrupt, "snapshot part", part)
+                    .adapter(NAME)
+                    .operation("restore")
+                    .detail(detail))
             }
             outcome => {
                 vm.checked("restore", outcome).await?;
@@ -360,21 +366,20 @@ impl RunningVm for Vm {
         if self.checked("snapshot", self.state().await).await? != VmState::Paused {
             return Err(self.error(ErrorKind::Conflict, "snapshot").detail("the VM is not paused"));
         }
+        let parts = UnfinishedParts::create(into)?;
+        let inside = Inside::new(&self.resources.cage);
         let create = SnapshotCreateParams {
             snapshot_path: files::NEW_STATE.to_owned(),
             mem_file_path: files::NEW_MEMORY.to_owned(),
             snapshot_type: Some(SnapshotType::Full),
         };
-        let written = self.lines.api.put_within("/snapshot/create", &create, self.snapshot_timeout).await;
-        if let Err(error) = written {
-            snapshot::discard(&self.resources.cage).await;
-            return self.checked("snapshot", Err(error)).await;
+        match self.lines.api.put_within("/snapshot/create", &create, self.snapshot_timeout).await {
+            Err(ApiError::Refused { fault, .. }) => Err(UnfinishedParts::cannot_write(parts.memory(), fault)),
+            outcome => {
+                self.checked("snapshot", outcome).await?;
+                inside.take_out(parts, &self.version).await
+            }
         }
-        let moved = snapshot::take_out(&self.resources.cage, into, &self.version).await;
-        moved.map_err(|error| {
-            let detail = format!("cannot store what Firecracker wrote: {error}");
-            self.error(ErrorKind::Unavailable, "snapshot").detail(detail).source(error)
-        })
     }
 
     async fn describe(&self) -> Result<VmDescription> {
@@ -398,15 +403,5 @@ impl RunningVm for Vm {
 
     async fn exited(&self) -> Exit {
         self.exit.get_or_init(|| self.reconstruct_exit()).await.clone()
-    }
-}
-
-/// Where the files of a snapshot come to lie.
-pub(crate) fn parts(folder: &Path, vmm_version: &str) -> SnapshotParts {
-    let file = |name: &str| -> PathBuf { folder.join(name) };
-    SnapshotParts {
-        memory: file("memory"),
-        device_state: file("device-state"),
-        vmm_version: vmm_version.to_owned(),
     }
 }

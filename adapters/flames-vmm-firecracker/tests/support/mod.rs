@@ -19,8 +19,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 const INIT: &str = include_str!("../guest/init.sh");
 const BUSYBOX: &str = "/bin/busybox";
@@ -47,6 +47,7 @@ pub(crate) struct FirecrackerFactory {
     image: PathBuf,
     template: SnapshotParts,
     config: FirecrackerConfig,
+    small_disk: OnceLock<SmallDisk>,
     folder: tempfile::TempDir,
     made: AtomicU32,
 }
@@ -80,7 +81,15 @@ impl FirecrackerFactory {
         let (kernel, image) = (cache.kernel(&packed), cache.image());
         let template = cache.template(&kernel, &image).await;
         let folder = tempfile::tempdir().unwrap();
-        Some(Self { kernel, image, template, config, folder, made: AtomicU32::new(0) })
+        Some(Self {
+            kernel,
+            image,
+            template,
+            config,
+            small_disk: OnceLock::new(),
+            folder,
+            made: AtomicU32::new(0),
+        })
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -134,6 +143,30 @@ impl Factory for FirecrackerFactory {
         // A zombie has no executable any more.
         std::fs::read_link(format!("/proc/{}/exe", handle.pid)).is_ok_and(|exe| exe == handle.executable)
     }
+
+    async fn small_disk(&self) -> Option<PathBuf> {
+        let made = SmallDisk::make(self.folder.path().join("small"));
+        Some(self.small_disk.get_or_init(|| made).0.clone())
+    }
+}
+
+/// A file system of 1 MiB: device states fit, memories do not. Gone when dropped.
+#[derive(Debug)]
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn make(folder: PathBuf) -> Self {
+        std::fs::create_dir(&folder).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", &folder, "tmpfs", flags, Some(c"size=1m")).unwrap();
+        Self(folder)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
 }
 
 fn spec(id: &str, folder: &Path, kernel: &Path, image: &Path, behaviour: &str) -> VmSpec {
@@ -162,9 +195,11 @@ struct Cache {
 impl Cache {
     /// Held by one process at a time.
     fn of(packed: &Path) -> Self {
-        let firecracker = Command::new("firecracker").arg("--version").output().unwrap().stdout;
+        let said = Command::new("firecracker").arg("--version").output().unwrap().stdout;
+        // The first line: it logs the time of its end after that.
+        let version = said.split(|byte| *byte == b'\n').next().unwrap();
         let mut hasher = DefaultHasher::new();
-        (INIT, KERNEL_ARGS, firecracker, std::fs::metadata(packed).unwrap().len()).hash(&mut hasher);
+        (INIT, KERNEL_ARGS, version, std::fs::metadata(packed).unwrap().len()).hash(&mut hasher);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fc-{:016x}", hasher.finish()));
         std::fs::create_dir_all(&folder).unwrap();
         let lock = File::create(folder.join("lock")).unwrap();

@@ -1,9 +1,15 @@
-//! The private way to the node, over a virtio-serial port: one line in and one line out before TCP, and later
-//! the node's word that the guest shall end.
+//! The private way to the node: one line in and one line out before TCP, and later the node's word that the
+//! guest shall end.
+//!
+//! It is a virtio-serial port where the VMM has one. Where it has none (Firecracker), the kernel command line
+//! names the serial console (`flames.boot=ttyS0`). What the guest says there lies among the console's text, so
+//! each line is marked, and the node takes it out; what the node says before anybody listens is lost in the
+//! UART, so the agent says hello first, again and again until it is heard.
 
 use super::BootError;
 use crate::agent::Agent;
 use flames_guest::control::{BOOT_PORT, BootReport, Greeting, HostCommand, MIN_CONTROL_TOKEN};
+use nix::sys::termios::{InputFlags, LocalFlags, SetArg, tcgetattr, tcsetattr};
 use rustix::event::epoll;
 use rustix::fs::Timespec;
 use std::fs::{File, OpenOptions};
@@ -37,14 +43,18 @@ pub(crate) struct HostLine {
     port: AsyncFd<Port>,
 }
 
-/// The node writes the greeting before the guest starts: it never takes long.
+/// The node writes the greeting before the guest starts, or when it hears a hello: it never takes long.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After that long a hello, or the answer to it, was lost.
+const HELLO_AGAIN: Duration = Duration::from_secs(1);
+/// What begins a line of ours on the serial console: no program prints it by accident.
+const MARK: &[u8] = b"\x1eflames ";
 
 impl BootChannel {
     pub(super) fn open() -> Result<Self, BootError> {
-        let path =
-            find_port().map_err(|error| BootError::new(format!("find the port {BOOT_PORT}"), error))?;
-        let port = Port::open(&path);
+        let (path, medium) =
+            find().map_err(|error| BootError::new(format!("find the port {BOOT_PORT}"), error))?;
+        let port = Port::open(&path, medium);
         Ok(Self { port: port.map_err(|error| BootError::new(format!("open {}", path.display()), error))? })
     }
 
@@ -64,12 +74,33 @@ impl BootChannel {
 
     fn read_greeting(&mut self) -> io::Result<Greeting> {
         let deadline = Instant::now() + PATIENCE;
+        let mut said_hello = None;
         loop {
             if let Some(line) = self.port.read_line()? {
                 let greeting = serde_json::from_slice(&line);
                 return greeting.map_err(|_| io::Error::other("the line is no greeting")).and_then(checked);
             }
-            self.port.wait_until(deadline)?;
+            match self.port.medium {
+                Medium::VirtioPort => self.port.wait_until(deadline)?,
+                Medium::SerialConsole => self.say_hello(&mut said_hello, deadline)?,
+            }
+        }
+    }
+
+    /// Waits until something comes or it is time for the next hello.
+    fn say_hello(&mut self, said: &mut Option<Instant>, deadline: Instant) -> io::Result<()> {
+        let due = said.is_none_or(|said| said.elapsed() >= HELLO_AGAIN);
+        if due {
+            self.port.write_line(&serde_json::json!({ "hello": true }))?;
+            *said = Some(Instant::now());
+        }
+        let next = said.map_or(deadline, |said| said + HELLO_AGAIN);
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match self.port.wait_until(next.min(deadline)) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()), // the next hello is due
+            waited => waited,
         }
     }
 }
@@ -142,22 +173,35 @@ fn checked(greeting: Greeting) -> io::Result<Greeting> {
 #[derive(Debug)]
 struct Port {
     device: File,
+    medium: Medium,
     edges: OwnedFd,
     /// The beginning of a line.
     line: Zeroizing<Vec<u8>>,
+}
+
+/// What the channel goes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Medium {
+    /// Ours alone.
+    VirtioPort,
+    /// Shared with the console's text.
+    SerialConsole,
 }
 
 /// What is longer is no line of the node's.
 const MAX_LINE: usize = 4096;
 
 impl Port {
-    fn open(path: &std::path::Path) -> io::Result<Self> {
-        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let device = OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(path)?;
+    fn open(path: &std::path::Path, medium: Medium) -> io::Result<Self> {
+        let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits().cast_signed();
+        let device = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+        if medium == Medium::SerialConsole {
+            make_raw(&device)?;
+        }
         let edges = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wanted = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&edges, &device, epoll::EventData::new_u64(0), wanted)?;
-        Ok(Self { device, edges, line: Zeroizing::default() })
+        Ok(Self { device, medium, edges, line: Zeroizing::default() })
     }
 
     /// A whole line, if there is one by now. What a host left unfinished when it went away is dropped.
@@ -210,8 +254,12 @@ impl Port {
         }
     }
 
-    fn write_line(&mut self, report: &BootReport) -> io::Result<()> {
-        let mut line = serde_json::to_vec(report)?;
+    fn write_line(&mut self, report: &impl serde::Serialize) -> io::Result<()> {
+        let mut line = match self.medium {
+            Medium::VirtioPort => Vec::new(),
+            Medium::SerialConsole => MARK.to_vec(),
+        };
+        serde_json::to_writer(&mut line, report)?;
         line.push(b'\n');
         self.device.write_all(&line)
     }
@@ -221,6 +269,33 @@ impl AsRawFd for Port {
     fn as_raw_fd(&self) -> RawFd {
         self.edges.as_raw_fd()
     }
+}
+
+/// The port, or what stands for it.
+fn find() -> io::Result<(PathBuf, Medium)> {
+    match find_port() {
+        Ok(port) => Ok((port, Medium::VirtioPort)),
+        Err(no_port) => {
+            let command_line = std::fs::read_to_string("/proc/cmdline")?;
+            named_console(&command_line).map(|path| (path, Medium::SerialConsole)).ok_or(no_port)
+        }
+    }
+}
+
+/// `flames.boot=ttyS0`
+fn named_console(command_line: &str) -> Option<PathBuf> {
+    let name = command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix("flames.boot="))?;
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric()).then(|| PathBuf::from("/dev").join(name))
+}
+
+/// The terminal is only a wire: nothing is echoed (the greeting is a secret), nothing has a meaning.
+fn make_raw(terminal: &File) -> io::Result<()> {
+    let mut settings = tcgetattr(terminal)?;
+    settings
+        .local_flags
+        .remove(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG | LocalFlags::IEXTEN);
+    settings.input_flags.remove(InputFlags::ICRNL | InputFlags::IXON);
+    Ok(tcsetattr(terminal, SetArg::TCSANOW, &settings)?)
 }
 
 /// The kernel numbers ports by device order, so only the name tells which one it is.
@@ -238,6 +313,15 @@ fn find_port() -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_console_that_carries_the_channel_is_named_on_the_command_line() {
+        let named = named_console("quiet flames.boot=ttyS0 root=/dev/vda");
+        assert_eq!(named, Some(PathBuf::from("/dev/ttyS0")));
+        for other in ["quiet", "flames.boot=../sda", "xflames.boot=ttyS0"] {
+            assert_eq!(named_console(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn only_a_line_that_says_so_ends_the_guest() {
