@@ -67,8 +67,19 @@ fn sees_only_its_cage(process: &Process, spec: &VmSpec) {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    let given =
-        ["api.sock", "dev", "disk-0", "firecracker", "log.pipe", "memory", "metrics.pipe", "run", "state"];
+    // The jailer brings its program, a note of its pid, and the folders `dev` and `run`.
+    let given = [
+        "api.sock",
+        "dev",
+        "disk-0",
+        "firecracker",
+        "firecracker.pid",
+        "log.pipe",
+        "memory",
+        "metrics.pipe",
+        "run",
+        "state",
+    ];
     assert_eq!(seen, given.map(str::to_owned).into());
     // The host's files are shared with other VMs: the mounts themselves forbid to write.
     let mounts = process.read("mountinfo");
@@ -209,7 +220,7 @@ async fn a_used_up_range_of_user_ids_is_told_and_nothing_is_started() {
 
 #[tokio::test]
 async fn what_is_not_the_jailer_is_named() {
-    let Some(factory) = FirecrackerFactory::jailed().await else { return };
+    let Some(_factory) = FirecrackerFactory::jailed().await else { return };
     for binary in ["/nonexistent/jailer", "true"] {
         let jailer = JailerConfig { binary: binary.into(), ..JailerConfig::default() };
         let driver = FirecrackerDriver::new(FirecrackerConfig { jailer, ..FirecrackerConfig::default() });
