@@ -84,12 +84,7 @@ async fn restore(
     source: &AgentVm,
     parts: &SnapshotParts,
 ) -> (Vec<f64>, Box<dyn RunningVm>) {
-    let clone = AgentVm::make(image).await.unwrap();
-    let copied = std::process::Command::new("cp")
-        .args(["--sparse=always", source.own_disk(), clone.own_disk()])
-        .status()
-        .unwrap();
-    assert!(copied.success());
+    let clone = source.clone_of_disk(image).await;
     let start = Instant::now();
     let ms = || start.elapsed().as_secs_f64() * 1000.0;
     let prepared = driver.prepare(clone.spec.clone(), PrepareFor::Restore(parts.clone())).await.unwrap();

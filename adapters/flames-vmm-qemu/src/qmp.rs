@@ -109,8 +109,8 @@ impl Qmp {
     }
 
     /// Writes what the devices hold, and nothing of the memory, into a file. The virtual CPUs must be stopped.
-    pub(crate) async fn save_devices(&self, file: &Path) -> Result<(), QmpError> {
-        let arguments = json!({"filename": file.to_string_lossy(), "live": false});
+    pub(crate) async fn save_devices(&self, file: &str) -> Result<(), QmpError> {
+        let arguments = json!({"filename": file, "live": false});
         self.execute("xen-save-devices-state", arguments).await.map(drop)
     }
 

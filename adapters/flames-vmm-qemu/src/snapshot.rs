@@ -22,9 +22,8 @@ impl Vm {
         let _holds_still = self.switch.lock().await;
         self.must_be_paused().await?;
         let parts = UnfinishedParts::create(into)?;
-        let memory = GuestMemory::find(self.process.pid()).map_err(|error| self.not_copied(&parts, error))?;
         self.save_devices(&parts).await?;
-        let parts = self.copy_memory(memory, parts).await?;
+        let parts = self.copy_memory(parts).await?;
         Ok(parts.finish(self.qmp.version()))
     }
 
@@ -38,7 +37,11 @@ impl Vm {
     }
 
     async fn save_devices(&self, parts: &UnfinishedParts) -> Result<()> {
-        match self.qmp.save_devices(parts.device_state()).await {
+        let Some(file) = parts.device_state().to_str() else {
+            let detail = "the folder's path is not UTF-8, and QEMU's control protocol takes nothing else";
+            return Err(self.error(ErrorKind::InvalidInput, "snapshot").detail(detail));
+        };
+        match self.qmp.save_devices(file).await {
             Err(QmpError::Refused { reason, .. }) => {
                 Err(UnfinishedParts::cannot_write(parts.device_state(), reason))
             }
@@ -47,13 +50,10 @@ impl Vm {
     }
 
     /// The parts go along, so that they are removed only when nobody writes to them any more.
-    async fn copy_memory(&self, memory: GuestMemory, parts: UnfinishedParts) -> Result<UnfinishedParts> {
-        let copying = tokio::task::spawn_blocking(move || {
-            let target = File::options().write(true).open(parts.memory()).map_err(CopyError::Write);
-            let copied = target.and_then(|target| memory.copy_to(&target));
-            (parts, copied)
-        });
-        let (parts, copied) = copying
+    async fn copy_memory(&self, parts: UnfinishedParts) -> Result<UnfinishedParts> {
+        let pid = self.process.pid();
+        let copying = tokio::task::spawn_blocking(move || (copy_memory(pid, parts.memory()), parts));
+        let (copied, parts) = copying
             .await
             .map_err(|error| self.error(ErrorKind::Internal, "snapshot").detail(error.to_string()))?;
         copied.map_err(|error| self.not_copied(&parts, error))?;
@@ -90,6 +90,11 @@ impl Vm {
             outcome => self.checked("prepare", outcome).await,
         }
     }
+}
+
+fn copy_memory(pid: u32, into: &Path) -> Result<(), CopyError> {
+    let target = File::options().write(true).open(into).map_err(CopyError::Write)?;
+    GuestMemory::find(pid)?.copy_to(&target)
 }
 
 /// Opens the device state, if a QEMU of this version can go on from the parts with the spec's machine.

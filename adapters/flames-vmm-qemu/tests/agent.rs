@@ -68,6 +68,38 @@ async fn a_graceful_stop_leaves_what_was_written_on_a_clean_disk() {
     output("e2fsck", &["-n", "-f", disk]);
 }
 
+#[tokio::test]
+async fn clones_serve_over_ports_of_their_own_from_disks_of_their_own() {
+    let Some(source) = AgentVm::make("mini").await else { return };
+    let driver = QemuDriver::new(QemuConfig::default());
+    let prepared = driver.prepare(source.spec.clone(), PrepareFor::Boot).await.unwrap();
+    let (vm, _ready) = prepared.boot().await.unwrap().ready().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    vm.pause().await.unwrap();
+    let parts = vm.snapshot(folder.path()).await.unwrap();
+    let clones = [source.clone_of_disk("mini").await, source.clone_of_disk("mini").await];
+    vm.resume().await.unwrap();
+
+    let mut running = Vec::new();
+    for (clone, hostname) in clones.iter().zip(["first", "second"]) {
+        let prepared = driver.prepare(clone.spec.clone(), PrepareFor::Restore(parts.clone())).await.unwrap();
+        running.push(prepared.restore().await.unwrap());
+        let init = format!(r#"{{"accessToken":"t0ken","hostname":"{hostname}"}}"#);
+        let answer = ask(clone.port, &control("/flames/v1/init", &init)).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    for (clone, vm) in clones.iter().zip(running) {
+        let exit = vm.stop(StopDeadlines { graceful: PATIENCE, forced: PATIENCE }).await.unwrap();
+        assert_eq!(exit.cause, ExitCause::GuestShutdown, "{exit:?}");
+        output("e2fsck", &["-n", "-f", clone.own_disk()]);
+    }
+    let hostname = |vm: &AgentVm| output("debugfs", &["-R", "cat /upper/etc/hostname", vm.own_disk()]);
+    assert_eq!((hostname(&clones[0]).as_str(), hostname(&clones[1]).as_str()), ("first\n", "second\n"));
+    let answer = ask(source.port, "GET /health HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    vm.stop(StopDeadlines::KILL).await.unwrap();
+}
+
 /// Longer than a guest takes to end, on a busy host without hardware virtualisation.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -5,8 +5,8 @@ mod support;
 
 use flames_vmm::conformance::{Factory, Guest};
 use flames_vmm::{
-    Disk, DiskAccess, ErrorKind, MacAddress, Network, PrepareFor, PreparedVm, Retry, RunningVm,
-    StopDeadlines, VmSpec, VmmDriver,
+    Disk, DiskAccess, ErrorKind, ExitCause, MacAddress, MiB, Network, PrepareFor, PreparedVm, Retry,
+    RunningVm, StopDeadlines, VmSpec, VmmDriver,
 };
 use flames_vmm_qemu::{QemuConfig, QemuDriver};
 use std::os::fd::AsRawFd;
@@ -126,6 +126,44 @@ async fn a_run_directory_too_deep_for_a_socket_is_refused() {
     let mut spec = factory.spec(Guest::Ready).await;
     spec.run_dir = spec.run_dir.join("x".repeat(100));
     assert_eq!(refused(&factory, spec).await.kind(), ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn a_snapshot_is_private_and_sparse_and_fits_no_smaller_machine() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(factory) = QemuFactory::find() else { return };
+    let (spec, vm) = boot(&factory, factory.spec(Guest::Ready).await).await;
+    vm.pause().await.unwrap();
+    let parts = vm.snapshot(factory.folder()).await.unwrap();
+    let memory = std::fs::metadata(&parts.memory).unwrap();
+    assert_eq!((memory.len(), memory.mode() & 0o777), (spec.memory.bytes(), 0o600));
+    assert!(memory.blocks() * 512 < memory.len() / 2, "{} blocks", memory.blocks());
+
+    let no_disk = VmSpec { disks: Vec::new(), ..factory.spec(Guest::Ready).await };
+    let other_memory = VmSpec { memory: MiB(256), ..factory.spec(Guest::Ready).await };
+    for other in [no_disk, other_memory] {
+        let run_dir = other.run_dir.clone();
+        let prepared = factory.driver().prepare(other, PrepareFor::Restore(parts.clone())).await;
+        let error = prepared.expect_err("another machine");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(!run_dir.join(flames_vmm::HANDLE_FILE).exists(), "its process has ended");
+    }
+    vm.stop(StopDeadlines::KILL).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_panic_of_a_restored_guest_is_told_from_a_shutdown() {
+    let Some(factory) = QemuFactory::find() else { return };
+    let mut spec = factory.spec(Guest::Ready).await;
+    spec.kernel_args.push("flames.test=panics-later".to_owned());
+    let (_spec, vm) = boot(&factory, spec).await;
+    vm.pause().await.unwrap();
+    let parts = vm.snapshot(factory.folder()).await.unwrap();
+    vm.stop(StopDeadlines::KILL).await.unwrap();
+    let clone = factory.spec(Guest::Ready).await;
+    let prepared = factory.driver().prepare(clone, PrepareFor::Restore(parts)).await.unwrap();
+    let exit = prepared.restore().await.unwrap().exited().await;
+    assert_eq!(exit.cause, ExitCause::GuestPanic, "{exit:?}");
 }
 
 async fn boot(factory: &QemuFactory, spec: VmSpec) -> (VmSpec, Box<dyn RunningVm>) {

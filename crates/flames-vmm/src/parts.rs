@@ -22,11 +22,13 @@ const DEVICE_STATE: &str = "device_state";
 const MODE: u32 = 0o600;
 
 impl UnfinishedParts {
-    /// Makes both files, empty, in the folder `into`.
+    /// Makes both files, empty, in the folder `into`. Their paths are absolute: a VMM runs in another folder.
     ///
     /// # Errors
     /// `AlreadyExists` if one is there; `Unavailable` if it cannot be made. Nothing is left behind.
     pub fn create(into: &Path) -> Result<Self> {
+        let into =
+            std::path::absolute(into).map_err(|error| Self::cannot_write(into, &error).source(error))?;
         let (memory, device_state) = (into.join(MEMORY), into.join(DEVICE_STATE));
         let mut parts = Self { memory, device_state, to_remove: Vec::new() };
         for path in [parts.memory.clone(), parts.device_state.clone()] {

@@ -100,7 +100,8 @@ pub enum PrepareFor {
     /// [`crate::PreparedVm::boot`] comes next.
     Boot,
     /// [`crate::PreparedVm::restore`] comes next, from these parts. The spec must ask for the machine that they
-    /// were taken of (CPUs, memory, number of disks, network); identity, files and addresses are its own.
+    /// were taken of (CPUs, memory, number of disks, network): a driver notices other memory and what is missing,
+    /// and not what is too many. Identity, files and host port are the clone's own.
     Restore(SnapshotParts),
 }
 

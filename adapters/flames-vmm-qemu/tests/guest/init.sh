@@ -17,27 +17,36 @@ power_off() { $busybox reboot -f; }
 panic() { echo c >/proc/sysrq-trigger; }
 say_ready() { echo '{"ready":true,"version":"test"}' >&3; }
 
-# Ticks for ever; obeys a request to power off if told to.
+# Ends the guest when it is asked to. A process of its own: while the host is away a read returns at once, and one
+# that begins just when the host comes back waits for its next word.
+obey() {
+    while :; do
+        read -r line <&3 || $busybox usleep 20000
+        [ "$line" = '{"shutdown":true}' ] && echo "powering off" && power_off
+    done
+}
+
+# Ticks for ever.
 tick() {
     count=0
     while :; do
         count=$((count + 1))
         echo "tick $count"
-        read -r -t 0.05 line <&3 || $busybox usleep 20000
-        [ "$1" = obey ] && [ "$line" = '{"shutdown":true}' ] && echo "powering off" && power_off
+        $busybox usleep 50000
     done
 }
 
 while ! read -r greeting <&3; do $busybox usleep 2000; done
 echo "greeting has ${#greeting} bytes"
 case $mode in
-ready) say_ready; tick obey ;;
-deaf) say_ready; tick ignore ;;
-refuses) echo '{"error":"the test guest refuses"}' >&3; tick ignore ;;
+ready) say_ready; { obey & tick; } ;;
+deaf) say_ready; tick ;;
+refuses) echo '{"error":"the test guest refuses"}' >&3; tick ;;
 babbles) $busybox yes x | $busybox tr -d '\n' >&3 ;;
 panics) say_ready; $busybox usleep 100000; panic ;;
+panics-later) say_ready; $busybox sleep 3; panic ;;
 powers-off) say_ready; $busybox usleep 100000; power_off ;;
 dies) power_off ;;
-chatty) say_ready; $busybox seq 1 40000; echo "the last line"; tick obey ;;
-mute) tick ignore ;;
+chatty) say_ready; $busybox seq 1 40000; echo "the last line"; { obey & tick; } ;;
+mute) tick ;;
 esac
