@@ -20,3 +20,6 @@ pub use measure::{Reading, measure};
 pub use phase::{Phase, Timing, step};
 pub use prometheus::rule_file;
 pub use rule::{Bound, Rule, Severity, Signal, defaults};
+
+/// How often rules are evaluated unless the configuration says otherwise.
+pub const EVERY: std::time::Duration = std::time::Duration::from_secs(15);

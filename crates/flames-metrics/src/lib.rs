@@ -29,6 +29,7 @@ mod sample;
 pub use flames_pool::{BootLevel, BootPath, PoolStatus, Strategy};
 pub use labels::{Operation, Outcome};
 pub use metrics::{Created, Metrics};
+pub use pools::TIERS;
 pub use process::ProcessFigures;
 pub use sample::{Creates, Durations, PoolCounts, Sample};
 

@@ -146,7 +146,8 @@ impl Writer<'_> {
     }
 }
 
-const TIERS: [Tier; 3] = [Tier::Running, Tier::Paused, Tier::Prepared];
+/// Every tier, the readiest first.
+pub const TIERS: [Tier; 3] = [Tier::Running, Tier::Paused, Tier::Prepared];
 
 fn labels<'a>(
     pool: &'a PoolStatus,

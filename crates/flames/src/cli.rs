@@ -83,6 +83,10 @@ pub(crate) enum Command {
     /// API keys
     #[command(subcommand)]
     Key(Key),
+    /// Show pools and sandboxes live, and what they use
+    Top(Top),
+    /// Show the alerts that fire, are pending, or were resolved lately
+    Alerts(Alerts),
     /// Check this machine and say how to mend what is missing
     Doctor,
     /// Look at the configuration
@@ -317,6 +321,25 @@ pub(crate) enum ConfigCommand {
     Show,
     /// Print the JSON schema of the file
     Schema,
+    /// Print the alert rules in force as a rule file for Prometheus
+    AlertRules,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Top {
+    /// Print one table and end; without a terminal that is the default
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Seconds between two looks
+    #[arg(short = 'd', long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) delay: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Alerts {
+    /// Show the rules instead
+    #[arg(long)]
+    pub(crate) rules: bool,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -1,5 +1,7 @@
 //! Talks to a daemon: over its unix socket on this machine, or over TCP with an API key.
 
+mod monitor;
+
 use crate::cli::Global;
 use crate::output::{Failure, Refusal};
 use crate::places::Places;

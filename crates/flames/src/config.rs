@@ -11,8 +11,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+mod alerts;
 mod check;
 mod locate;
+
+pub(crate) use alerts::Alerts;
 
 /// Everything that can be set. An empty file is a good one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) vmm: Vmm,
     /// This host.
     pub(crate) node: Node,
+    /// What is watched, and who is told.
+    pub(crate) alerts: Alerts,
 }
 
 /// Where things are.

@@ -1,12 +1,14 @@
 //! A control plane with its node and its listeners: for `flames up`, and embedded for the life of one command.
 
-use crate::config::Config;
+use crate::config::{Alerts, Config};
 use crate::places::{Places, make_private_dir};
 use crate::providers;
+use crate::webhook::Webhook;
 use anyhow::{Context, bail};
 use flames_api::auth::Trust;
 use flames_api::{Api, router, server};
 use flames_core::clock::SystemClock;
+use flames_core::monitor::AlertRules;
 use flames_core::rate::RateLimit;
 use flames_core::sandbox::admit::{Limits, Timeout};
 use flames_core::sandbox::record::Resources;
@@ -88,6 +90,22 @@ impl Daemon {
         Ok(first_key)
     }
 
+    /// Evaluates the rules of the configuration, and tells the webhook, if there is one.
+    fn watch_alerts(&self, config: &Alerts) -> anyhow::Result<()> {
+        if !config.enabled {
+            return Ok(());
+        }
+        let rules = config.rules().map_err(|mistakes| anyhow::anyhow!("alerts.rules: {mistakes:?}"))?;
+        let plane = &self.api.plane;
+        let webhook = Webhook::of(config, plane.monitor().metrics().clone())?;
+        let turns = plane.watch_alerts(AlertRules { rules, every: Duration::from_secs(config.every_s) });
+        if let Some(webhook) = webhook {
+            let shutdown = self.shutdown.clone();
+            self.listeners.spawn(async move { shutdown.run_until_cancelled(webhook.follow(turns)).await });
+        }
+        Ok(())
+    }
+
     /// Lets requests end and stops. Sandboxes go on.
     pub(crate) async fn stop(&self) {
         self.shutdown.cancel();
@@ -107,7 +125,9 @@ pub(crate) async fn start_machine(config: &Config, places: &Places) -> anyhow::R
     reclaim_embedded(config, places).await;
     let providers = providers::open(&config.providers, &places.data, config.api.listen).await?;
     let node = node(config, places, &places.data, config.node.ready_slots)?;
-    Daemon::start(config, providers, node, places.socket(), lock).await
+    let daemon = Daemon::start(config, providers, node, places.socket(), lock).await?;
+    daemon.watch_alerts(&config.alerts)?;
+    Ok(daemon)
 }
 
 /// A listener for clients with an API key.

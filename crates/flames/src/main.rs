@@ -7,6 +7,7 @@
 //! | `client` | talks to a daemon over its unix socket or TCP |
 //! | `daemon` | a control plane, its node and its listeners, for `up` and for the embedded one of `run` |
 //! | `providers` | the only place that names adapters |
+//! | `webhook` | tells others of alerts |
 //! | `config` | the configuration file |
 //! | `output` | tables, bars, JSON and errors |
 
@@ -20,6 +21,7 @@ mod daemon;
 mod output;
 mod places;
 mod providers;
+mod webhook;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -3,12 +3,15 @@
 use crate::cli::{ConfigCommand, Global};
 use crate::config::Config;
 use crate::output;
+use flames_metrics::alert::rule_file;
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub(crate) fn run(global: &Global, command: ConfigCommand) -> anyhow::Result<ExitCode> {
     let loaded = Config::load(global.config.as_deref());
     match command {
         ConfigCommand::Schema => output::json(&Config::schema())?,
+        ConfigCommand::AlertRules => output::line(alert_rules(&loaded?)?.trim_end())?,
         ConfigCommand::Show if global.json => output::json(&loaded?)?,
         ConfigCommand::Show => output::line(toml::to_string_pretty(&loaded?)?.trim_end())?,
         ConfigCommand::Check => match loaded {
@@ -22,4 +25,9 @@ pub(crate) fn run(global: &Global, command: ConfigCommand) -> anyhow::Result<Exi
         },
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn alert_rules(config: &Config) -> anyhow::Result<String> {
+    let rules = config.alerts.rules().map_err(|mistakes| anyhow::anyhow!("alerts.rules: {mistakes:?}"))?;
+    Ok(rule_file(&rules, Duration::from_secs(config.alerts.every_s)))
 }

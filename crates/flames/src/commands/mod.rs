@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod alerts;
 mod bench;
 mod config;
 mod copy;
@@ -9,6 +10,7 @@ mod keys;
 mod run;
 mod sandboxes;
 mod templates;
+mod top;
 mod up;
 
 use crate::cli::{Cli, Command, Global, Shape};
@@ -67,6 +69,8 @@ async fn client_command(context: &Context, command: Command) -> anyhow::Result<(
         Command::Rm(command) => sandboxes::rm(&client, &command, json).await,
         Command::Template(command) => templates::run(&client, command, json).await,
         Command::Key(command) => keys::run(&client, command, json).await,
+        Command::Top(command) => top::run(&client, &command, json).await,
+        Command::Alerts(command) => alerts::run(&client, &command, json).await,
         Command::Up(_)
         | Command::Run(_)
         | Command::Exec(_)

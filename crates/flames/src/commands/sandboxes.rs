@@ -95,7 +95,7 @@ pub(crate) async fn rm(client: &Client, command: &Rm, json: bool) -> anyhow::Res
 }
 
 /// Every page.
-async fn all(client: &Client, filter: &Ls) -> anyhow::Result<Vec<SandboxView>> {
+pub(super) async fn all(client: &Client, filter: &Ls) -> anyhow::Result<Vec<SandboxView>> {
     let labels = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&filter.label).finish();
     let mut sandboxes = Vec::new();
     let mut cursor: Option<String> = None;
@@ -132,7 +132,7 @@ fn row(sandbox: &SandboxView, now: Timestamp) -> Vec<String> {
 }
 
 /// A duration in its two largest units, for example `3m 20s`.
-fn span(duration: SignedDuration) -> String {
+pub(super) fn span(duration: SignedDuration) -> String {
     let seconds = duration.as_secs().max(0);
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

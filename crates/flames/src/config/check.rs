@@ -1,7 +1,7 @@
 //! The checks that find every mistake instead of the first.
 
 use super::locate::{line_of, line_of_key};
-use super::{BadConfig, Config, Mistake};
+use super::{Alerts, BadConfig, Config, Mistake};
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, validator_for};
 use serde_json::Value;
@@ -60,7 +60,7 @@ pub(super) fn across_keys(file: &str, text: &str, config: &Config) -> Result<(),
         ("default_disk_mib", sandbox.default_disk_mib.into(), "max_disk_mib", sandbox.max_disk_mib.into()),
     ];
     let Ok(document) = Document::parse(text) else { return Ok(()) };
-    let mistakes: Vec<_> = pairs
+    let mut mistakes: Vec<_> = pairs
         .into_iter()
         .filter(|(_, default, _, max)| default > max)
         .map(|(key, default, max_key, max)| Mistake {
@@ -70,5 +70,21 @@ pub(super) fn across_keys(file: &str, text: &str, config: &Config) -> Result<(),
             problem: format!("{default} is above sandbox.{max_key}, which is {max}"),
         })
         .collect();
+    mistakes.extend(alerts(&config.alerts).into_iter().map(|(path, problem)| {
+        let names: Vec<&str> = path.iter().map(String::as_str).collect();
+        let line = line_of_key(text, &document, &names);
+        Mistake { file: file.to_owned(), line, key: path.join("."), problem }
+    }));
     if mistakes.is_empty() { Ok(()) } else { Err(BadConfig { mistakes }) }
+}
+
+/// Rules of alerts that make no sense, and a webhook that is none.
+fn alerts(config: &Alerts) -> Vec<(Vec<String>, String)> {
+    let at = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let rules = config.rules().err().unwrap_or_default().into_iter();
+    let mut mistakes: Vec<_> =
+        rules.map(|(name, problem)| (at(&["alerts", "rules", &name]), problem)).collect();
+    let webhook = config.webhook.as_ref().and_then(|url| url.expose().err());
+    mistakes.extend(webhook.map(|problem| (at(&["alerts", "webhook"]), problem)));
+    mistakes
 }

@@ -12,6 +12,7 @@ mod host;
 mod life;
 mod load;
 mod mistakes;
+mod monitor;
 mod ordinary;
 mod providers;
 mod run;
