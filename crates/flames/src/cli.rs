@@ -2,7 +2,7 @@
 
 mod bench;
 
-pub(crate) use bench::{Bench, BenchBoot, BenchCompare, BenchCreate, Ramp};
+pub(crate) use bench::{Bench, BenchBoot, BenchCompare, BenchCreate, BenchPool, Ramp};
 
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;

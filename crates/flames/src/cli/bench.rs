@@ -1,5 +1,9 @@
 //! What `flames bench` takes.
 
+mod pool;
+
+pub(crate) use pool::BenchPool;
+
 use clap::{ArgGroup, Args, Subcommand};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -14,6 +18,8 @@ pub(crate) enum Bench {
     Create(Box<BenchCreate>),
     /// Set results that `flames bench create --save` wrote side by side
     Compare(BenchCompare),
+    /// Compare the warm pool's allocation strategies under loads of several shapes: a simulation, without any VM
+    Pool(BenchPool),
 }
 
 #[derive(Clone, Debug, Args)]

@@ -1,4 +1,5 @@
-//! `flames bench`: what this machine can do, measured from outside through the API.
+//! `flames bench`: what this machine can do, measured from outside through the API; and what a pool would do,
+//! simulated.
 
 mod arrivals;
 mod boot;
@@ -6,6 +7,7 @@ mod compare;
 mod create;
 mod latency;
 mod life;
+mod pool;
 mod report;
 
 use super::Context;
@@ -18,6 +20,7 @@ pub(crate) async fn run(context: &Context, command: Bench) -> anyhow::Result<Exi
         Bench::Boot(command) => boot::run(context, &command).await,
         Bench::Create(command) => create::run(context, *command).await,
         Bench::Compare(command) => compare::run(&command, context.global.json),
+        Bench::Pool(command) => pool::run(&command, context.global.json).await,
     }
 }
 
