@@ -1,9 +1,11 @@
 //! What a pool is asked to be.
 
 mod preset;
+mod request;
 mod validate;
 
 pub use preset::Preset;
+pub use request::PoolRequest;
 pub use validate::Mistake;
 
 use crate::Tier;

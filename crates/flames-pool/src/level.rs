@@ -161,7 +161,7 @@ fn cold(why: &str) -> Choice {
 
 fn fastest(available: &Available) -> Choice {
     match (available.warm, available.snapshot) {
-        (1.., _) => Choice { path: BootPath::Warm, why: format!("{} warm VMs were ready", available.warm) },
+        (1.., _) => Choice { path: BootPath::Warm, why: "a warm VM was ready".to_owned() },
         (0, true) => Choice {
             path: BootPath::Restored,
             why: "no warm VM was ready; the template has a snapshot on this node".to_owned(),

@@ -9,7 +9,7 @@
 //! - Which member is handed out: [`choose`]. How large the pool should be: [`autoscale`]. What to start, retire and
 //!   check: [`plan`].
 //! - The same in simulated time: [`sim`].
-//! - What a pool is: [`PoolConfig`], [`Preset`], [`Tiers`]; what it looks like: [`PoolStatus`], [`MemberView`].
+//! - What a pool is: [`PoolConfig`], [`PoolRequest`], [`Preset`], [`Tiers`]; what it looks like: [`PoolStatus`], [`MemberView`].
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -27,7 +27,7 @@ mod tally;
 mod time;
 
 pub use choose::{Candidate, Cursor, choose};
-pub use config::{Autoscale, ByArrivals, ByUse, Mistake, PoolConfig, Preset, Strategy, Tiers};
+pub use config::{Autoscale, ByArrivals, ByUse, Mistake, PoolConfig, PoolRequest, Preset, Strategy, Tiers};
 pub use history::History;
 pub use level::{Available, BootLevel, BootPath, Choice, Parts, UnknownLevel, choose_path};
 pub use member::{Health, MemberState, MemberView, Reason, Tier};

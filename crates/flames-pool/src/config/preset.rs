@@ -87,7 +87,7 @@ fn aggressive(base: PoolConfig) -> PoolConfig {
         max_replacements: 2,
         health_check_every_s: 30,
         autoscale: Autoscale {
-            by_use: Some(ByUse { grow_above: 0.7, shrink_below: 0.4, grow_by: 4, ..ByUse::default() }),
+            by_use: Some(ByUse { grow_above: 0.85, shrink_below: 0.6, grow_by: 4, ..ByUse::default() }),
             by_arrivals: Some(by_arrivals),
             cool_down_s: 180,
         },

@@ -1,6 +1,6 @@
 //! What a pool may be asked to be.
 
-use flames_pool::{ByArrivals, ByUse, PoolConfig, Preset, Strategy, Tiers};
+use flames_pool::{ByArrivals, ByUse, PoolConfig, PoolRequest, Preset, Strategy, Tiers};
 
 fn fields(config: &PoolConfig) -> Vec<String> {
     config.validate().unwrap_err().into_iter().map(|mistake| mistake.field).collect()
@@ -83,4 +83,19 @@ fn an_unknown_field_is_refused_by_name() {
     let json = r#"{"template": "mini", "tiers": {"runing": 3}}"#;
     let refusal = serde_json::from_str::<PoolConfig>(json).unwrap_err().to_string();
     assert!(refusal.contains("runing") && refusal.contains("running"), "{refusal}");
+}
+
+#[test]
+fn a_request_is_its_preset_but_for_what_it_says() {
+    let json = r#"{"template": "mini", "preset": "aggressive", "maximum": 40, "strategy": "round-robin"}"#;
+    let request: PoolRequest = serde_json::from_str(json).unwrap();
+    let expected =
+        PoolConfig { maximum: 40, strategy: Strategy::RoundRobin, ..Preset::Aggressive.config("mini") };
+    assert_eq!(request.config(), expected);
+}
+
+#[test]
+fn a_preset_can_be_lowered_to_a_mistake_that_the_check_finds() {
+    let request = PoolRequest { template: "mini".to_owned(), maximum: Some(1), ..PoolRequest::default() };
+    assert_eq!(fields(&request.config()), ["tiers", "minimum"]);
 }
