@@ -14,6 +14,7 @@ mod load;
 mod mistakes;
 mod monitor;
 mod ordinary;
+mod pools;
 mod providers;
 mod run;
 mod templates;
