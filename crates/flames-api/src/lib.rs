@@ -6,6 +6,7 @@
 //! | path | what |
 //! |---|---|
 //! | `/v1/sandboxes…` | sandboxes, commands and files in them |
+//! | `/v1/snapshots…` | what sandboxes were at one moment, to create others from |
 //! | `/v1/events` | what happens to sandboxes |
 //! | `/v1/templates…` | what sandboxes are created from |
 //! | `/v1/keys…` | API keys, from this machine only |
@@ -85,6 +86,7 @@ fn guarded() -> OpenApiRouter<Api> {
         .merge(routes::sandboxes::router())
         .merge(routes::processes::router())
         .merge(routes::files::router())
+        .merge(routes::snapshots::router())
         .merge(routes::templates::router())
         .merge(routes::node::router())
         .merge(routes::ports::router())

@@ -4,20 +4,29 @@ mod monitor;
 
 pub use monitor::{AlertList, AlertRuleView, AlertView, RunUsageView, TopView};
 
-use flames_core::sandbox::record::{Failure, Sandbox, Timings};
-use flames_node::{Capacity, Entry, Leak, RunFacts, Template};
+use flames_core::sandbox::fork::Forked;
+use flames_core::sandbox::pause::{PauseMode, Paused};
+use flames_core::sandbox::record::{Failure, OnTimeout, Origin, Sandbox, Timings};
+use flames_core::sandbox::resume::Resumed;
+use flames_core::snapshot::record::Snapshot;
+use flames_node::{Capacity, Entry, Leak, RunFacts, SnapshotTimings, Template};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 
-/// A sandbox to make. Everything but the template has a default.
+/// A sandbox to make, from a template or from a snapshot. Everything else has a default.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateRequest {
-    /// Name of the template.
+    /// Name of the template; left out with `from_snapshot`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schema(example = "mini")]
     pub template: String,
+    /// Id or name of a snapshot to start from. The new sandbox has that snapshot's memory, processes, files and
+    /// sizes, and an identity of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_snapshot: Option<String>,
     /// Virtual CPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<u32>,
@@ -36,12 +45,26 @@ pub struct CreateRequest {
     /// Seconds until it ends by itself; 0 is never. Default: what the daemon is configured to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
+    /// What happens then.
+    #[serde(default)]
+    pub on_timeout: OnTimeoutView,
     /// Whom a process runs as when nobody is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Where a process starts when nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
+}
+
+/// What happens to a sandbox when its time is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTimeoutView {
+    /// It is destroyed.
+    #[default]
+    Kill,
+    /// It is paused to disk.
+    Pause,
 }
 
 /// A sandbox.
@@ -52,7 +75,8 @@ pub struct SandboxView {
     pub id: String,
     /// What it was created from.
     pub template: String,
-    /// `starting`, `running`, `paused`, `stopping`, `failed`, …
+    /// `starting`, `running`, `pausing`, `paused` (in memory), `snapshotted` (on disk), `resuming`, `stopping`,
+    /// `failed`, …
     pub state: String,
     /// Why it failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,8 +94,17 @@ pub struct SandboxView {
     pub created_at: Timestamp,
     /// When it was first handed out.
     pub started_at: Option<Timestamp>,
-    /// When it ends by itself.
+    /// When it ends by itself; `null` is never, and also while it is `snapshotted`: its clock stands still.
     pub ends_at: Option<Timestamp>,
+    /// What happens then.
+    #[serde(default)]
+    pub on_timeout: OnTimeoutView,
+    /// The snapshot it was created from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_snapshot: Option<String>,
+    /// The sandbox it was forked from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<String>,
     /// Its ports that the world may reach.
     #[serde(default)]
     pub ports: BTreeSet<u16>,
@@ -98,12 +131,187 @@ pub struct TimingsView {
     pub vmm_spawn_ms: f64,
     /// From the first guest instruction until the agent reported.
     pub kernel_to_agent_ms: f64,
+    /// To load a snapshot's device state and let the guest run; zero for a guest that was booted.
+    #[serde(default)]
+    pub restore_ms: f64,
     /// For the handshake with the agent.
     pub agent_init_ms: f64,
     /// From the request until it was handed out.
     pub create_ms: f64,
     /// From the first command's request to its first output, once there was one.
     pub first_command_ms: Option<f64>,
+}
+
+/// How to pause a sandbox.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PauseRequest {
+    /// Where it rests.
+    pub mode: PauseModeView,
+}
+
+/// Where a paused sandbox rests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseModeView {
+    /// On disk: no VMM and no memory of the host. Its clock stands still.
+    #[default]
+    Disk,
+    /// In memory, with its virtual CPUs stopped. It still ends at its time.
+    Memory,
+}
+
+/// A sandbox that rests.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PausedView {
+    /// The sandbox.
+    pub sandbox: SandboxView,
+    /// How long it took.
+    pub timings: CaptureTimings,
+}
+
+/// Duration of a capture's stages, in milliseconds; zero for what did not happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CaptureTimings {
+    /// How long the guest stood still while memory, devices and disk were captured.
+    pub paused_ms: f64,
+    /// Of that: for memory and device state.
+    pub memory_ms: f64,
+    /// Of that: for the disk.
+    pub disk_ms: f64,
+    /// To hash the parts and to bring them to stable storage.
+    pub seal_ms: f64,
+    /// From the request until it was done.
+    pub total_ms: f64,
+}
+
+/// How to resume a sandbox.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResumeRequest {
+    /// Seconds until it ends by itself; 0 is never. Default: what was left when it was paused, or the daemon's
+    /// default if nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+}
+
+/// A sandbox that runs again.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ResumedView {
+    /// The sandbox.
+    pub sandbox: SandboxView,
+    /// How long it took.
+    pub timings: ResumeTimings,
+}
+
+/// Duration of a resume's stages, in milliseconds; all but the last are zero for one from memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResumeTimings {
+    /// To take a network slot.
+    pub network_ms: f64,
+    /// To make the writable disk from the snapshot's.
+    pub disk_ms: f64,
+    /// To start the VMM's process.
+    pub vmm_spawn_ms: f64,
+    /// To load device state and let the guest run.
+    pub restore_ms: f64,
+    /// For the handshake with the agent: time, entropy, token.
+    pub agent_init_ms: f64,
+    /// From the request until its agent served.
+    pub total_ms: f64,
+}
+
+/// How to call a snapshot.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SnapshotRequest {
+    /// A name of your own, unique among snapshots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "golden")]
+    pub name: Option<String>,
+}
+
+/// A snapshot of a sandbox: memory, processes and files at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotView {
+    /// Its name for ever.
+    #[schema(example = "s3k9vq0c8w2m1x7r5t6ya")]
+    pub id: String,
+    /// Your name for it.
+    pub name: Option<String>,
+    /// `making`, `ready`, or `missing` when its files are not on this node.
+    pub status: String,
+    /// The template of the sandbox it was taken of.
+    pub template: String,
+    /// Virtual CPUs.
+    pub vcpus: u8,
+    /// Guest memory in MiB.
+    pub memory_mib: u32,
+    /// Writable disk in MiB.
+    pub disk_mib: u32,
+    /// The sandbox it was taken of, which may be gone.
+    pub source: String,
+    /// When it was taken.
+    pub created_at: Timestamp,
+    /// What it takes on disk.
+    pub size_bytes: u64,
+    /// How long it took to take it; its `total_ms` is the sum.
+    pub timings: CaptureTimings,
+    /// The VMM it belongs to.
+    pub driver: String,
+    /// That VMM's exact version.
+    pub vmm_version: String,
+    /// Sandboxes that share its memory right now.
+    pub clones: usize,
+}
+
+/// Snapshots, newest first.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SnapshotList {
+    /// The snapshots.
+    pub snapshots: Vec<SnapshotView>,
+}
+
+/// How many forks to make.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForkRequest {
+    /// 1 to 20.
+    #[serde(default = "one")]
+    pub count: u32,
+    /// Seconds until each of them ends by itself; 0 is never. Default: what the daemon is configured to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Clones of a sandbox.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ForkedView {
+    /// All of them, running.
+    pub forks: Vec<SandboxView>,
+    /// How long it took.
+    pub timings: ForkTimings,
+}
+
+/// Duration of a fork's stages, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ForkTimings {
+    /// How long the source stood still.
+    pub paused_ms: f64,
+    /// Of that: for memory and device state.
+    pub memory_ms: f64,
+    /// Of that: for the disk.
+    pub disk_ms: f64,
+    /// From the request until the source was captured.
+    pub capture_ms: f64,
+    /// From then until the last fork ran.
+    pub clone_ms: f64,
+    /// All of it.
+    pub total_ms: f64,
 }
 
 /// Some sandboxes, newest first.
@@ -346,7 +554,15 @@ pub struct CreatedKey {
 
 impl From<Sandbox> for SandboxView {
     fn from(sandbox: Sandbox) -> Self {
+        let (from_snapshot, forked_from) = match sandbox.origin {
+            Some(Origin::Snapshot(id)) => (Some(id.to_string()), None),
+            Some(Origin::Fork(id)) => (None, Some(id.to_string())),
+            None => (None, None),
+        };
         Self {
+            on_timeout: sandbox.on_timeout.into(),
+            from_snapshot,
+            forked_from,
             id: sandbox.id.into(),
             template: sandbox.template.into(),
             state: sandbox.state.as_str().to_owned(),
@@ -365,6 +581,98 @@ impl From<Sandbox> for SandboxView {
     }
 }
 
+impl From<OnTimeout> for OnTimeoutView {
+    fn from(on_timeout: OnTimeout) -> Self {
+        match on_timeout {
+            OnTimeout::Kill => Self::Kill,
+            OnTimeout::Pause => Self::Pause,
+        }
+    }
+}
+
+impl From<OnTimeoutView> for OnTimeout {
+    fn from(on_timeout: OnTimeoutView) -> Self {
+        match on_timeout {
+            OnTimeoutView::Kill => Self::Kill,
+            OnTimeoutView::Pause => Self::Pause,
+        }
+    }
+}
+
+impl From<PauseModeView> for PauseMode {
+    fn from(mode: PauseModeView) -> Self {
+        match mode {
+            PauseModeView::Disk => Self::Disk,
+            PauseModeView::Memory => Self::Memory,
+        }
+    }
+}
+
+impl CaptureTimings {
+    fn new(timings: SnapshotTimings, total_ms: f64) -> Self {
+        let SnapshotTimings { paused_ms, memory_ms, disk_ms, seal_ms } = timings;
+        Self { paused_ms, memory_ms, disk_ms, seal_ms, total_ms }
+    }
+}
+
+impl From<Paused> for PausedView {
+    fn from(paused: Paused) -> Self {
+        let timings = CaptureTimings::new(paused.snapshot, paused.total_ms);
+        Self { sandbox: paused.sandbox.into(), timings }
+    }
+}
+
+impl From<Resumed> for ResumedView {
+    fn from(resumed: Resumed) -> Self {
+        let node = resumed.node;
+        let timings = ResumeTimings {
+            network_ms: node.network_ms,
+            disk_ms: node.disk_ms,
+            vmm_spawn_ms: node.vmm_spawn_ms,
+            restore_ms: node.restore_ms,
+            agent_init_ms: node.agent_init_ms,
+            total_ms: resumed.total_ms,
+        };
+        Self { sandbox: resumed.sandbox.into(), timings }
+    }
+}
+
+impl From<Forked> for ForkedView {
+    fn from(forked: Forked) -> Self {
+        let timings = ForkTimings {
+            paused_ms: forked.snapshot.paused_ms,
+            memory_ms: forked.snapshot.memory_ms,
+            disk_ms: forked.snapshot.disk_ms,
+            capture_ms: forked.capture_ms,
+            clone_ms: forked.clone_ms,
+            total_ms: forked.total_ms,
+        };
+        Self { forks: forked.forks.into_iter().map(SandboxView::from).collect(), timings }
+    }
+}
+
+impl From<Snapshot> for SnapshotView {
+    fn from(snapshot: Snapshot) -> Self {
+        let timings = snapshot.timings;
+        Self {
+            id: snapshot.id.into(),
+            name: snapshot.name.map(|name| name.to_string()),
+            status: snapshot.status.as_str().to_owned(),
+            template: snapshot.template.into(),
+            vcpus: snapshot.resources.vcpus,
+            memory_mib: snapshot.resources.memory.0,
+            disk_mib: snapshot.resources.disk.0,
+            source: snapshot.source.into(),
+            created_at: snapshot.created_at,
+            size_bytes: snapshot.size_bytes,
+            timings: CaptureTimings::new(timings, timings.paused_ms + timings.seal_ms),
+            driver: snapshot.driver,
+            vmm_version: snapshot.vmm_version,
+            clones: snapshot.clones,
+        }
+    }
+}
+
 impl From<Timings> for TimingsView {
     fn from(timings: Timings) -> Self {
         Self {
@@ -374,6 +682,7 @@ impl From<Timings> for TimingsView {
             disk_ms: timings.node.disk_ms,
             vmm_spawn_ms: timings.node.vmm_spawn_ms,
             kernel_to_agent_ms: timings.node.kernel_to_agent_ms,
+            restore_ms: timings.node.restore_ms,
             agent_init_ms: timings.node.agent_init_ms,
             create_ms: timings.create_ms,
             first_command_ms: timings.first_command_ms,

@@ -5,7 +5,10 @@ use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, Que
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flames_core::rate::TooMany;
-use flames_core::sandbox::error::{CreateSandboxError, GuestCallError, InvalidRequest, LifecycleError};
+use flames_core::sandbox::error::{
+    CreateSandboxError, ForkError, GuestCallError, InvalidRequest, LifecycleError, ResumeError, SnapshotError,
+};
+use flames_core::sandbox::room::NoRoom;
 use flames_core::{InvalidName, SandboxId};
 use flames_node::{CreateError, CreateStep, GuestError, GuestErrorKind};
 use flames_provider::{Error, ErrorKind};
@@ -102,6 +105,9 @@ impl From<CreateSandboxError> for Problem {
         match error {
             CreateSandboxError::Invalid(invalid) => invalid.into(),
             CreateSandboxError::Start(error) => from_node_create(&error),
+            CreateSandboxError::FromSnapshot { id, source } => not_restored(&source, "snapshot", id.as_str()),
+            CreateSandboxError::Snapshot(error) => error.into(),
+            CreateSandboxError::NoRoom(full) => full.into(),
             CreateSandboxError::Record(error) | CreateSandboxError::HandOut(error) => error.into(),
             CreateSandboxError::InProgress => {
                 Self::new(StatusCode::CONFLICT, "in_progress", error.to_string())
@@ -130,6 +136,97 @@ fn from_node_create(error: &CreateError) -> Problem {
     }
 }
 
+/// A snapshot that the host refused, or could not start from now.
+fn not_restored(error: &CreateError, resource: &str, id: &str) -> Problem {
+    let mut problem = from_node_create(error).about(resource, id);
+    let refused = matches!(
+        error.kind(),
+        ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::InvalidInput
+    );
+    if error.step() == CreateStep::Template && refused {
+        problem = Problem::new(StatusCode::CONFLICT, "snapshot_unusable", problem.detail)
+            .about(resource, id)
+            .mend(
+                "nothing was changed; a snapshot works with the VMM version, CPU, kernel and template image it was \
+                 taken with: bring those back, or remove it",
+            );
+    }
+    problem
+}
+
+impl From<ResumeError> for Problem {
+    fn from(error: ResumeError) -> Self {
+        match error {
+            ResumeError::Sandbox(error) => error.into(),
+            ResumeError::NoRoom(full) => full.into(),
+            ResumeError::Start { id, source } => not_restored(&source, "sandbox", id.as_str()),
+        }
+    }
+}
+
+impl From<SnapshotError> for Problem {
+    fn from(error: SnapshotError) -> Self {
+        let told = error.to_string();
+        let about = |status, code, id: &str| Self::new(status, code, told).about("snapshot", id);
+        match &error {
+            SnapshotError::Sandbox(_) | SnapshotError::Store(_) => {}
+            SnapshotError::NotFound(id) => {
+                return about(StatusCode::NOT_FOUND, "snapshot_not_found", id)
+                    .mend("`flames snapshot ls` lists the snapshots that exist");
+            }
+            SnapshotError::NameTaken(name) => {
+                return about(StatusCode::CONFLICT, "snapshot_name_taken", name)
+                    .mend("choose another name, or remove the other with `flames snapshot rm`");
+            }
+            SnapshotError::Unfinished(id) => {
+                return about(StatusCode::CONFLICT, "snapshot_unfinished", id.as_str())
+                    .mend("try again when `flames snapshot ls` shows it as ready");
+            }
+            SnapshotError::Busy(id) => {
+                return about(StatusCode::CONFLICT, "snapshot_in_use", id.as_str())
+                    .mend("try again when the creates from it have ended");
+            }
+            SnapshotError::Missing(id) => {
+                return about(StatusCode::CONFLICT, "snapshot_unusable", id.as_str())
+                    .mend("remove it with `flames snapshot rm` and take another");
+            }
+        }
+        match error {
+            SnapshotError::Sandbox(error) => error.into(),
+            SnapshotError::Store(error) => error.into(),
+            other => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", other.to_string()),
+        }
+    }
+}
+
+impl From<ForkError> for Problem {
+    fn from(error: ForkError) -> Self {
+        let told = chain(&error);
+        match error {
+            ForkError::Source(error) => error.into(),
+            ForkError::NoRoom(full) => full.into(),
+            ForkError::Capture { id, source } => from_provider(&source).about("sandbox", id.as_str()),
+            ForkError::Clones { id, first, .. } => {
+                let mut problem = Self::from(*first).about("sandbox", id.as_str());
+                problem.detail = told;
+                problem
+            }
+            ForkError::ShuttingDown => CreateSandboxError::ShuttingDown.into(),
+        }
+    }
+}
+
+impl From<NoRoom> for Problem {
+    fn from(full: NoRoom) -> Self {
+        let seconds = full.retry_after.as_secs().max(1);
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_room", full.to_string())
+            .about("node", "memory")
+            .mend("try again later, end sandboxes, ask for less `memory_mib`, or raise `limits.memory_mib`");
+        problem.retry_after_s = Some(seconds);
+        problem
+    }
+}
+
 impl From<LifecycleError> for Problem {
     fn from(error: LifecycleError) -> Self {
         match &error {
@@ -140,17 +237,39 @@ impl From<LifecycleError> for Problem {
             LifecycleError::NotRunning { id, .. } => {
                 sandbox_problem(StatusCode::CONFLICT, "sandbox_not_running", &error, id)
             }
+            LifecycleError::NotPaused { id, .. } => {
+                sandbox_problem(StatusCode::CONFLICT, "sandbox_not_paused", &error, id)
+            }
             LifecycleError::Rejected(_) => {
                 Self::new(StatusCode::CONFLICT, "wrong_state", error.to_string()).about("sandbox", "")
             }
             LifecycleError::Invalid(invalid) => invalid.clone().into(),
             LifecycleError::Store(source) => from_provider(source),
-            LifecycleError::Node { source, .. } => from_provider(source),
+            LifecycleError::Node { id, source } => from_node_call(id, source),
             LifecycleError::Unreadable(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "record_unreadable", chain(&error))
             }
         }
     }
+}
+
+/// A host that failed at a sandbox; one that lacks its run is no missing sandbox.
+fn from_node_call(id: &SandboxId, error: &Error) -> Problem {
+    let mut problem = from_provider(error).about("sandbox", id.as_str());
+    match error.kind() {
+        ErrorKind::NotFound => {
+            problem = Problem::new(StatusCode::CONFLICT, "sandbox_not_running", problem.detail)
+                .about("sandbox", id.as_str());
+        }
+        ErrorKind::Unsupported => {
+            problem.mend = Some(
+                "the VMM driver of this host cannot do it: `flames doctor` says which one is in use"
+                    .to_owned(),
+            );
+        }
+        _ => {}
+    }
+    problem
 }
 
 fn sandbox_problem(status: StatusCode, code: &str, error: &LifecycleError, id: &SandboxId) -> Problem {

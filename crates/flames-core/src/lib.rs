@@ -23,6 +23,7 @@ mod providers;
 pub mod rate;
 mod reconcile;
 pub mod sandbox;
+pub mod snapshot;
 mod templates;
 mod token;
 

@@ -8,6 +8,9 @@ use crate::ports::Ports;
 use crate::providers::Providers;
 use crate::sandbox::admit::Limits;
 use crate::sandbox::record::Records;
+use crate::sandbox::room::Room;
+use crate::snapshot::in_use::InUse;
+use crate::snapshot::record::SnapshotRecords;
 use crate::token::TokenKey;
 use flames_metrics::Metrics;
 use flames_node::Node;
@@ -30,6 +33,9 @@ pub struct ControlPlane {
     pub(crate) repeats: Repeats,
     pub(crate) ports: Ports,
     pub(crate) routes_turn: tokio::sync::Mutex<()>,
+    pub(crate) snapshot_records: SnapshotRecords,
+    pub(crate) snapshots_in_use: InUse,
+    pub(crate) room: Room,
     pub(crate) deadlines: Deadlines,
     pub(crate) monitor: Monitor,
     pub(crate) tasks: TaskTracker,
@@ -65,6 +71,9 @@ impl ControlPlane {
         let tokens = TokenKey::load_or_create(&providers.state).await?;
         let plane = Arc::new(Self {
             records: Records::new(Arc::clone(&providers.state)),
+            snapshot_records: SnapshotRecords::new(Arc::clone(&providers.state)),
+            snapshots_in_use: InUse::default(),
+            room: Room::default(),
             repeats: Repeats::new(Arc::clone(&providers.cache)),
             ports: Ports::default(),
             routes_turn: tokio::sync::Mutex::default(),
@@ -79,6 +88,7 @@ impl ControlPlane {
             shutdown: CancellationToken::new(),
         });
         plane.reconcile_at_start().await?;
+        plane.room.set_limit(plane.limits.memory, &plane.node.capacity().await);
         plane.spawn_reconcilers();
         plane.spawn_worker()?;
         Ok(plane)

@@ -9,13 +9,15 @@
 //! | expiry | no sandbox past its end | the deadlines | at the next end, or when one is set |
 //! | exits | a record in `failed` for a VMM that ended by itself | the record | when a VMM exits |
 //! | ports | a forwarder and a route for each exposed port | those in force | when a record's ports change |
-//! | sweep | no record stuck in a passing state, none without its VM | records and runs | every [`SWEEP_EVERY`] |
+//! | sweep | no record stuck in a passing state, none without its VM, no snapshot without a record | records, runs and snapshots | every [`SWEEP_EVERY`] |
 
 use crate::SandboxId;
 use crate::plane::ControlPlane;
 use crate::sandbox::error::LifecycleError;
-use crate::sandbox::record::{Failure, Sandbox};
+use crate::sandbox::pause::PauseMode;
+use crate::sandbox::record::{Failure, OnTimeout, Sandbox, Stored};
 use crate::sandbox::run::sandbox_of;
+use crate::sandbox::settle::Host;
 use crate::sandbox::state::State;
 use flames_node::{RunExit, VmId};
 use flames_provider::{Error, ErrorKind, Result};
@@ -37,24 +39,30 @@ impl ControlPlane {
     pub(crate) async fn reconcile_at_start(&self) -> Result<()> {
         let adoption = self.node.adopt().await?;
         let living: HashSet<VmId> = adoption.adopted.into_iter().map(|run| run.run).collect();
+        let host = Host { living, snapshots: self.stored_snapshots().await? };
         let records = self.records.all().await.map_err(as_provider_error)?;
         let mut owned = HashSet::new();
         for stored in records {
             if stored.sandbox.state.has_vm() {
                 owned.insert(stored.sandbox.run.clone());
+                // Of those that end now it is taken back by that.
+                self.room.hold(&stored.sandbox.id, stored.sandbox.expected_use());
             }
-            self.step_at_start(&stored.sandbox, &living).await;
+            self.step_at_start(&stored, &host).await;
         }
-        for run in living.difference(&owned) {
+        for run in host.living.difference(&owned) {
             tracing::warn!(%run, "destroying a run that no record owns");
             self.node.destroy(run).await?;
         }
-        Ok(())
+        self.reclaim_snapshots(&host).await.map_err(as_provider_error)
     }
 
-    async fn step_at_start(&self, sandbox: &Sandbox, living: &HashSet<VmId>) {
-        match after_restart(sandbox, living.contains(&sandbox.run)) {
+    async fn step_at_start(&self, stored: &Stored, host: &Host) {
+        let sandbox = &stored.sandbox;
+        match after_restart(sandbox, host.living.contains(&sandbox.run)) {
             Step::Keep => self.deadlines.set(sandbox),
+            Step::Settle => self.settle(stored, host).await,
+            Step::Expire => self.expire_now(sandbox).await,
             Step::Destroy => self.destroy_logged(&sandbox.id).await,
             Step::Fail(failure) => self.fail_logged(&sandbox.id, failure).await,
         }
@@ -99,14 +107,31 @@ impl ControlPlane {
 
     async fn expire_one(&self, id: &SandboxId) {
         match self.get(id).await {
-            Ok(sandbox) if is_over(&sandbox, self.clock.now()) => {
-                tracing::info!(sandbox = %id, "its time is over");
-                self.destroy_logged(id).await;
-            }
+            // Somebody brings it somewhere, and sets its deadline anew at the end of that.
+            Ok(sandbox) if matches!(sandbox.state, State::Pausing | State::Resuming) => {}
+            Ok(sandbox) if is_over(&sandbox, self.clock.now()) => self.expire_now(&sandbox).await,
             // A later end was set meanwhile.
             Ok(sandbox) => self.deadlines.set(&sandbox),
             Err(LifecycleError::NotFound(_)) => {}
             Err(error) => tracing::warn!(sandbox = %id, %error, "cannot be expired yet: left to the sweep"),
+        }
+    }
+
+    async fn expire_now(&self, sandbox: &Sandbox) {
+        tracing::info!(sandbox = %sandbox.id, on_timeout = ?sandbox.on_timeout, "its time is over");
+        if sandbox.on_timeout == OnTimeout::Kill || !sandbox.is_up() {
+            return self.destroy_logged(&sandbox.id).await;
+        }
+        match self.pause_steps(&sandbox.id, PauseMode::Disk).await {
+            Ok(_) | Err(LifecycleError::NotRunning { .. } | LifecycleError::NotFound(_)) => {}
+            Err(LifecycleError::Node { source, .. }) if source.kind() == ErrorKind::Unsupported => {
+                tracing::error!(sandbox = %sandbox.id, error = %source, "destroying what this host can never pause");
+                self.destroy_logged(&sandbox.id).await;
+            }
+            // It goes on rather than being lost; the sweep tries again.
+            Err(error) => {
+                tracing::error!(sandbox = %sandbox.id, %error, "could not be paused at its end yet")
+            }
         }
     }
 
@@ -146,20 +171,39 @@ impl ControlPlane {
             Ok(records) => records,
             Err(error) => return tracing::warn!(%error, "no sweep: the records cannot be read"),
         };
+        let snapshots = match self.stored_snapshots().await {
+            Ok(snapshots) => snapshots,
+            Err(error) => return tracing::warn!(%error, "no sweep: the snapshots cannot be listed"),
+        };
         let living: HashSet<VmId> = self.node.list().await.into_iter().map(|run| run.run).collect();
+        let host = Host { living, snapshots };
         let now = self.clock.now();
         for stored in records {
             let sandbox = &stored.sandbox;
-            let patience = self.limits.boot_deadline + GRACE;
-            match sweep_step(sandbox, living.contains(&sandbox.run), now, patience) {
+            let patience = self.patience(sandbox.state);
+            match sweep_step(sandbox, host.living.contains(&sandbox.run), now, patience) {
                 Step::Keep => {}
+                Step::Settle => self.settle(&stored, &host).await,
+                Step::Expire => self.expire_now(sandbox).await,
                 Step::Destroy => self.destroy_logged(&sandbox.id).await,
                 Step::Fail(failure) => self.fail_logged(&sandbox.id, failure).await,
             }
         }
+        if let Err(error) = self.reclaim_snapshots(&host).await {
+            tracing::warn!(%error, "left-over snapshots are looked for at the next sweep");
+        }
     }
 
-    async fn fail_logged(&self, id: &SandboxId, failure: Failure) {
+    /// How long somebody may be at work on a sandbox in this state.
+    fn patience(&self, state: State) -> Duration {
+        let deadline = match state {
+            State::Pausing | State::Resuming => self.limits.boot_deadline.max(self.limits.snapshot_deadline),
+            _ => self.limits.boot_deadline,
+        };
+        deadline + GRACE
+    }
+
+    pub(crate) async fn fail_logged(&self, id: &SandboxId, failure: Failure) {
         self.deadlines.remove(id);
         if let Err(error) = self.fail(id, failure).await {
             tracing::warn!(sandbox = %id, %error, "could not be marked as failed yet");
@@ -171,6 +215,8 @@ impl ControlPlane {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Keep,
+    Settle,
+    Expire,
     Destroy,
     Fail(Failure),
 }
@@ -181,6 +227,7 @@ fn after_restart(sandbox: &Sandbox, lives: bool) -> Step {
         State::Running | State::Paused if lives => Step::Keep,
         State::Running | State::Paused => Step::Fail(Failure::LostWhileDown),
         State::Failed | State::Snapshotted => Step::Keep,
+        State::Pausing | State::Resuming => Step::Settle,
         // Half done: nobody waits for the create any more, and the pool fills itself anew.
         _ => Step::Destroy,
     }
@@ -195,11 +242,12 @@ fn sweep_step(sandbox: &Sandbox, lives: bool, now: Timestamp, patience: Duration
     }
     match sandbox.state {
         State::Stopping | State::Stopped => Step::Destroy,
+        State::Pausing | State::Resuming => Step::Settle,
         state if state.is_transitional() => Step::Fail(Failure::Stuck { state }),
         State::Running | State::Paused if !lives => Step::Fail(Failure::LostWhileDown),
         // The host could not take its VM away when it failed.
         State::Failed if lives => sandbox.failure.clone().map_or(Step::Keep, Step::Fail),
-        _ if is_over(sandbox, now) => Step::Destroy,
+        _ if is_over(sandbox, now) => Step::Expire,
         _ => Step::Keep,
     }
 }
@@ -214,7 +262,7 @@ fn span(now: Timestamp, then: Timestamp) -> Duration {
     Duration::try_from(then.duration_since(now)).unwrap_or(Duration::ZERO)
 }
 
-fn as_provider_error(error: LifecycleError) -> Error {
+pub(crate) fn as_provider_error(error: LifecycleError) -> Error {
     match error {
         LifecycleError::Store(error) => error,
         other => Error::new(ErrorKind::Corrupt, "record", "sandbox/").detail(other.to_string()),

@@ -2,6 +2,8 @@
 
 use crate::jobs::Job;
 use crate::plane::ControlPlane;
+use crate::reconcile::as_provider_error;
+use crate::sandbox::record::Sandbox;
 use flames_blob::{BlobKey, BlobStoreExt, PutOptions};
 use flames_node::{BuildProgress, BuildTemplate, Template, TemplateName};
 use flames_provider::{Error, ErrorKind, Result};
@@ -39,8 +41,10 @@ impl ControlPlane {
     /// Removes a template. Its image stays in the blob store as long as another name has it.
     ///
     /// # Errors
+    /// `Conflict` while sandboxes of it live: to be captured they need its image. Snapshots have it already.
     /// What the node and the stores answer.
     pub async fn remove_template(&self, name: &TemplateName) -> Result<()> {
+        self.must_not_be_needed(name).await?;
         self.node.remove_template(name).await?;
         let key = record_key(name)?;
         let Some(found) = self.providers.state.get_json::<StoredTemplate>(&key).await? else { return Ok(()) };
@@ -49,6 +53,17 @@ impl ControlPlane {
             self.providers.blob.delete(&image_key(&found.value.sha256)?).await?;
         }
         Ok(())
+    }
+
+    async fn must_not_be_needed(&self, name: &TemplateName) -> Result<()> {
+        let records = self.records.all().await.map_err(as_provider_error)?;
+        let needs = |sandbox: &Sandbox| sandbox.template == *name && sandbox.state.has_vm();
+        match records.iter().filter(|stored| needs(&stored.sandbox)).count() {
+            0 => Ok(()),
+            live => Err(Error::new(ErrorKind::Conflict, "template", name.as_str()).detail(format!(
+                "{live} sandbox(es) of it live and need its image: end them, or pause them to disk, first"
+            ))),
+        }
     }
 
     /// Copies an image into the blob store, then says so in a record: never the other way round.

@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) providers: Providers,
     /// What a sandbox gets and may ask for.
     pub(crate) sandbox: Sandbox,
+    /// What all sandboxes of this host may use together.
+    pub(crate) limits: Limits,
     /// The virtual machine monitor.
     pub(crate) vmm: Vmm,
     /// This host.
@@ -195,9 +197,22 @@ pub(crate) struct Sandbox {
     /// Seconds a guest may take to boot.
     #[schemars(range(min = 1, max = 3600))]
     pub(crate) boot_deadline_s: u64,
+    /// Seconds a host may take to pause, capture or resume a sandbox.
+    #[schemars(range(min = 1, max = 3600))]
+    pub(crate) snapshot_deadline_s: u64,
     /// Hours that the log of a sandbox, and the record of a failed one, are kept.
     #[schemars(range(max = 8760))]
     pub(crate) retention_h: u32,
+}
+
+/// What all sandboxes of this host may use together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Memory in MiB that live and starting sandboxes may be expected to use; creates beyond that are refused at
+    /// once. One whose kernel was booted counts its whole memory, a clone of a snapshot a quarter of it, each
+    /// 32 MiB more for its VMM. 0 is any amount. Default: 80 % of the memory that is free when the daemon starts.
+    pub(crate) memory_mib: Option<u32>,
 }
 
 /// The virtual machine monitor.
@@ -245,6 +260,7 @@ impl Default for Sandbox {
             max_disk_mib: 65_536,
             max_timeout_s: 0,
             boot_deadline_s: 60,
+            snapshot_deadline_s: 120,
             retention_h: 24,
         }
     }

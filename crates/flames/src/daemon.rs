@@ -12,6 +12,7 @@ use flames_core::monitor::AlertRules;
 use flames_core::rate::RateLimit;
 use flames_core::sandbox::admit::{Limits, Timeout};
 use flames_core::sandbox::record::Resources;
+use flames_core::sandbox::room::MemoryLimit;
 use flames_core::{ApiKey, ApiKeys, ControlPlane, Providers};
 use flames_metrics::Metrics;
 use flames_node::{LocalNode, MiB, Node, NodeConfig};
@@ -231,6 +232,12 @@ fn limits(config: &Config) -> Limits {
         },
         max_timeout: Some(sandbox.max_timeout_s).filter(|seconds| *seconds > 0).map(Duration::from_secs),
         boot_deadline: Duration::from_secs(sandbox.boot_deadline_s),
+        snapshot_deadline: Duration::from_secs(sandbox.snapshot_deadline_s),
+        memory: match config.limits.memory_mib {
+            None => MemoryLimit::Automatic,
+            Some(0) => MemoryLimit::Unlimited,
+            Some(mib) => MemoryLimit::Fixed(MiB(mib)),
+        },
         retention: Duration::from_secs(u64::from(sandbox.retention_h) * 3600),
         domain: config.api.domain.clone(),
     }

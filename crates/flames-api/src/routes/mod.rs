@@ -9,4 +9,5 @@ pub(crate) mod node;
 pub(crate) mod ports;
 pub(crate) mod processes;
 pub(crate) mod sandboxes;
+pub(crate) mod snapshots;
 pub(crate) mod templates;

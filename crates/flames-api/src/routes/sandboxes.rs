@@ -35,7 +35,7 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
         (status = 201, description = "it runs", body = SandboxView),
         (status = 400, description = "a field is wrong", body = Problem),
         (status = 404, description = "unknown template", body = Problem),
-        (status = 409, description = "a request with this idempotency key is under way", body = Problem),
+        (status = 409, description = "a request with this idempotency key is under way, or the snapshot is unusable", body = Problem),
         (status = 429, description = "too many requests with this API key", body = Problem),
         (status = 503, description = "the host cannot start it now", body = Problem),
     ),
@@ -182,19 +182,21 @@ impl From<CreateRequest> for CreateSandbox {
     fn from(request: CreateRequest) -> Self {
         Self {
             template: request.template,
+            from_snapshot: request.from_snapshot,
             vcpus: request.vcpus,
             memory_mib: request.memory_mib,
             disk_mib: request.disk_mib,
             metadata: request.metadata,
             env: request.env,
             timeout: request.timeout_s.map(timeout),
+            on_timeout: request.on_timeout.into(),
             user: request.user,
             workdir: request.workdir,
         }
     }
 }
 
-fn timeout(seconds: u64) -> Timeout {
+pub(crate) fn timeout(seconds: u64) -> Timeout {
     match seconds {
         0 => Timeout::Never,
         seconds => Timeout::After(Duration::from_secs(seconds)),

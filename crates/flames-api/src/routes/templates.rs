@@ -57,7 +57,8 @@ async fn build(
     Ok(ndjson(steps.map(progress_event).chain(end)))
 }
 
-/// Remove a template that was built here. Sandboxes of it go on.
+/// Remove a template that was built here and that no sandbox lives from. Snapshots and what rests in them keep
+/// what they need.
 #[utoipa::path(
     delete, path = "/v1/templates/{name}", tag = "templates", params(("name" = String, Path)),
     responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)),

@@ -10,6 +10,7 @@ use flames_api::{Api, Problem, router};
 use flames_core::clock::SystemClock;
 use flames_core::rate::RateLimit;
 use flames_core::sandbox::admit::Limits;
+use flames_core::sandbox::room::MemoryLimit;
 use flames_core::{ApiKeys, ControlPlane, Providers};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -41,12 +42,20 @@ impl House {
     }
 
     pub(crate) async fn with_rate(trust: Trust, per_minute: Option<NonZeroU32>) -> Self {
+        Self::within(trust, per_minute, Limits::default()).await
+    }
+
+    pub(crate) async fn with_memory(memory: MemoryLimit) -> Self {
+        Self::within(Trust::SocketOwner, None, Limits { memory, ..Limits::default() }).await
+    }
+
+    async fn within(trust: Trust, per_minute: Option<NonZeroU32>, limits: Limits) -> Self {
         let node = FakeNode::with_agent(Arc::new(Agent));
         let providers = Providers::memory();
         let clock = Arc::new(SystemClock);
         let keys = ApiKeys::new(Arc::clone(&providers.state), clock.clone());
         let rate = RateLimit::new(Arc::clone(&providers.cache), clock.clone(), per_minute);
-        let plane = ControlPlane::start(providers, node.clone(), clock, Limits::default()).await.unwrap();
+        let plane = ControlPlane::start(providers, node.clone(), clock, limits).await.unwrap();
         Self { api: Api { plane, keys, rate, max_upload_bytes: MAX_UPLOAD }, node, trust }
     }
 

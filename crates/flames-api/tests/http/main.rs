@@ -15,3 +15,4 @@ mod monitor;
 mod openapi;
 mod refusals;
 mod slow;
+mod snapshots;

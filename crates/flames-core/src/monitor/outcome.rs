@@ -1,6 +1,6 @@
 //! Errors as labels: how a create ended, and of which kind an error is.
 
-use crate::sandbox::error::{CreateSandboxError, LifecycleError};
+use crate::sandbox::error::{CreateSandboxError, ForkError, LifecycleError, ResumeError, SnapshotError};
 use flames_metrics::Outcome;
 use flames_node::{CreateError, CreateStep};
 use flames_provider::ErrorKind;
@@ -15,15 +15,25 @@ pub(crate) trait HasKind {
 pub(crate) fn of(error: &CreateSandboxError) -> Outcome {
     match error {
         CreateSandboxError::Invalid(_) | CreateSandboxError::InProgress => Outcome::Rejected,
-        CreateSandboxError::ShuttingDown => Outcome::Refused,
+        CreateSandboxError::Snapshot(
+            SnapshotError::NotFound(_) | SnapshotError::Unfinished(_) | SnapshotError::Busy(_),
+        ) => Outcome::Rejected,
+        CreateSandboxError::Snapshot(_) => Outcome::Failed,
+        CreateSandboxError::ShuttingDown | CreateSandboxError::NoRoom(_) => Outcome::Refused,
         CreateSandboxError::Start(error) => of_node(error),
+        CreateSandboxError::FromSnapshot { source, .. } => of_node(source),
         CreateSandboxError::Record(_) | CreateSandboxError::HandOut(_) => Outcome::Failed,
     }
 }
 
 /// True if the agent did not take the handshake.
 pub(crate) fn is_handshake(error: &CreateSandboxError) -> bool {
-    matches!(error, CreateSandboxError::Start(error) if error.step() == CreateStep::AgentInit)
+    let step = match error {
+        CreateSandboxError::Start(error) => Some(error.step()),
+        CreateSandboxError::FromSnapshot { source, .. } => Some(source.step()),
+        _ => None,
+    };
+    step == Some(CreateStep::AgentInit)
 }
 
 fn of_node(error: &CreateError) -> Outcome {
@@ -42,8 +52,44 @@ impl HasKind for CreateSandboxError {
             Self::Invalid(_) => ErrorKind::InvalidInput.as_str(),
             Self::Record(error) | Self::HandOut(error) => error.kind(),
             Self::Start(error) => error.kind().as_str(),
+            Self::FromSnapshot { source, .. } => source.kind().as_str(),
+            Self::Snapshot(error) => error.kind(),
             Self::InProgress => ErrorKind::Conflict.as_str(),
-            Self::ShuttingDown => ErrorKind::Unavailable.as_str(),
+            Self::ShuttingDown | Self::NoRoom(_) => ErrorKind::Unavailable.as_str(),
+        }
+    }
+}
+
+impl HasKind for ResumeError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Sandbox(error) => error.kind(),
+            Self::NoRoom(_) => ErrorKind::Unavailable.as_str(),
+            Self::Start { source, .. } => source.kind().as_str(),
+        }
+    }
+}
+
+impl HasKind for SnapshotError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Sandbox(error) => error.kind(),
+            Self::NotFound(_) => ErrorKind::NotFound.as_str(),
+            Self::NameTaken(_) => ErrorKind::AlreadyExists.as_str(),
+            Self::Unfinished(_) | Self::Busy(_) => ErrorKind::Conflict.as_str(),
+            Self::Missing(_) => ErrorKind::Corrupt.as_str(),
+            Self::Store(error) => error.kind().as_str(),
+        }
+    }
+}
+
+impl HasKind for ForkError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Source(error) => error.kind(),
+            Self::Capture { source, .. } => source.kind().as_str(),
+            Self::Clones { first, .. } => first.kind(),
+            Self::NoRoom(_) | Self::ShuttingDown => ErrorKind::Unavailable.as_str(),
         }
     }
 }
@@ -52,7 +98,7 @@ impl HasKind for LifecycleError {
     fn kind(&self) -> &'static str {
         let kind = match self {
             Self::NotFound(_) => ErrorKind::NotFound,
-            Self::Rejected(_) | Self::NotRunning { .. } => ErrorKind::Conflict,
+            Self::Rejected(_) | Self::NotRunning { .. } | Self::NotPaused { .. } => ErrorKind::Conflict,
             Self::Invalid(_) => ErrorKind::InvalidInput,
             Self::Store(error) => error.kind(),
             Self::Node { source, .. } => source.kind(),

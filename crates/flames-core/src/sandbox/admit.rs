@@ -1,39 +1,104 @@
 //! From what a client asked to what will be made: pure checks, each with what would be right.
 
 use crate::sandbox::error::InvalidRequest;
-use crate::sandbox::record::Resources;
-use flames_node::{MiB, TemplateName};
+use crate::sandbox::record::{OnTimeout, Origin, Resources};
+use crate::sandbox::room::MemoryLimit;
+use crate::snapshot::record::Snapshot;
+use flames_node::{MiB, StartFrom, TemplateName};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Checks a request against the limits and fills in the defaults.
+/// Checks a request against the limits and fills in the defaults. `snapshot` is the one it names, if it does.
 ///
 /// # Errors
 /// [`InvalidRequest`] with the first field that is wrong.
-pub(crate) fn admit(limits: &Limits, request: CreateSandbox) -> Result<Plan, InvalidRequest> {
+pub(crate) fn admit(
+    limits: &Limits,
+    request: CreateSandbox,
+    snapshot: Option<&Snapshot>,
+) -> Result<Plan, InvalidRequest> {
     check_pairs("metadata", &request.metadata)?;
     check_env(&request.env)?;
     if let Some(workdir) = &request.workdir {
         check_path("workdir", workdir)?;
     }
+    let user = request.user.clone().map(user).transpose()?;
+    let timeout = timeout(limits, request.timeout)?;
+    match snapshot {
+        Some(snapshot) => from_snapshot(request, snapshot, timeout, user),
+        None => from_template(limits, request, timeout, user),
+    }
+}
+
+fn from_template(
+    limits: &Limits,
+    request: CreateSandbox,
+    timeout: Timeout,
+    user: Option<String>,
+) -> Result<Plan, InvalidRequest> {
+    let template = TemplateName::parse(request.template)
+        .map_err(|error| InvalidRequest::new("template", error.detail_text().unwrap_or("not a name")))?;
     Ok(Plan {
-        template: TemplateName::parse(request.template)
-            .map_err(|error| InvalidRequest::new("template", error.detail_text().unwrap_or("not a name")))?,
+        from: StartFrom::Template(template.clone()),
+        template,
+        origin: None,
         resources: resources(limits, request.vcpus, request.memory_mib, request.disk_mib)?,
         metadata: request.metadata,
-        env: request.env,
-        timeout: timeout(limits, request.timeout)?,
-        user: user(request.user)?,
+        env: Some(request.env),
+        timeout,
+        on_timeout: request.on_timeout,
+        user: Some(user.unwrap_or_else(|| DEFAULT_USER.to_owned())),
         workdir: request.workdir,
     })
+}
+
+/// What the snapshot holds stays as it is, unless the request says otherwise; sizes cannot be changed.
+fn from_snapshot(
+    request: CreateSandbox,
+    snapshot: &Snapshot,
+    timeout: Timeout,
+    user: Option<String>,
+) -> Result<Plan, InvalidRequest> {
+    if !request.template.is_empty() && request.template != snapshot.template.as_str() {
+        let problem = format!("the snapshot is of template `{}`: leave this out", snapshot.template);
+        return Err(InvalidRequest::new("template", problem));
+    }
+    let Resources { vcpus, memory, disk } = snapshot.resources;
+    same_as_snapshot("vcpus", request.vcpus, vcpus.into())?;
+    same_as_snapshot("memory_mib", request.memory_mib, memory.0)?;
+    same_as_snapshot("disk_mib", request.disk_mib, disk.0)?;
+    Ok(Plan {
+        template: snapshot.template.clone(),
+        from: StartFrom::Snapshot(snapshot.id.clone()),
+        origin: Some(Origin::Snapshot(snapshot.id.clone())),
+        resources: snapshot.resources,
+        metadata: request.metadata,
+        env: Some(request.env).filter(|env| !env.is_empty()),
+        timeout,
+        on_timeout: request.on_timeout,
+        user,
+        workdir: request.workdir,
+    })
+}
+
+fn same_as_snapshot(field: &'static str, asked: Option<u32>, has: u32) -> Result<(), InvalidRequest> {
+    match asked {
+        Some(asked) if asked != has => Err(InvalidRequest::new(
+            field,
+            format!("a clone has what its snapshot has, {has}: leave this out"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What a client asks for. `None` takes the default of [`Limits`].
 #[derive(Clone, Debug, Default)]
 pub struct CreateSandbox {
-    /// Name of the template.
+    /// Name of the template; empty for one from a snapshot.
     pub template: String,
+    /// Id or name of a snapshot to create from.
+    pub from_snapshot: Option<String>,
     /// Virtual CPUs.
     pub vcpus: Option<u32>,
     /// Guest memory in MiB.
@@ -46,6 +111,8 @@ pub struct CreateSandbox {
     pub env: BTreeMap<String, String>,
     /// When it ends by itself.
     pub timeout: Option<Timeout>,
+    /// What happens then.
+    pub on_timeout: OnTimeout,
     /// Whom a process runs as when nobody is named; default `user`.
     pub user: Option<String>,
     /// Where a process starts when nothing is said; default the user's home.
@@ -74,6 +141,10 @@ pub struct Limits {
     pub max_timeout: Option<Duration>,
     /// How long a guest may take to boot.
     pub boot_deadline: Duration,
+    /// How long a host may take to pause, to capture or to resume a sandbox.
+    pub snapshot_deadline: Duration,
+    /// How much memory sandboxes may be expected to use together.
+    pub memory: MemoryLimit,
     /// How long the log of a sandbox, and the record of a failed one, are kept.
     pub retention: Duration,
     /// Exposed ports are hosts below this domain.
@@ -84,11 +155,15 @@ pub struct Limits {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) template: TemplateName,
+    pub(crate) from: StartFrom,
+    pub(crate) origin: Option<Origin>,
     pub(crate) resources: Resources,
     pub(crate) metadata: BTreeMap<String, String>,
-    pub(crate) env: BTreeMap<String, String>,
+    /// `None` leaves what a snapshot holds; so with `user` and `workdir`.
+    pub(crate) env: Option<BTreeMap<String, String>>,
     pub(crate) timeout: Timeout,
-    pub(crate) user: String,
+    pub(crate) on_timeout: OnTimeout,
+    pub(crate) user: Option<String>,
     pub(crate) workdir: Option<String>,
 }
 
@@ -96,6 +171,7 @@ pub(crate) struct Plan {
 pub const MIN_MEMORY: MiB = MiB(64);
 /// Less has no room for the file system's own tables.
 pub const MIN_DISK: MiB = MiB(16);
+const DEFAULT_USER: &str = "user";
 const MAX_PAIRS: usize = 128;
 const MAX_PAIRS_BYTES: usize = 64 * 1024;
 const MAX_NAME_BYTES: usize = 256;
@@ -108,6 +184,8 @@ impl Default for Limits {
             default_timeout: Timeout::After(Duration::from_secs(300)),
             max_timeout: None,
             boot_deadline: Duration::from_secs(60),
+            snapshot_deadline: Duration::from_secs(120),
+            memory: MemoryLimit::Unlimited,
             retention: Duration::from_secs(24 * 3600),
             domain: "sandbox.localhost".to_owned(),
         }
@@ -115,6 +193,14 @@ impl Default for Limits {
 }
 
 impl Timeout {
+    /// In milliseconds; `None` is never.
+    pub(crate) fn as_millis(self) -> Option<u64> {
+        match self {
+            Self::After(span) => Some(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+            Self::Never => None,
+        }
+    }
+
     /// The moment it ends, counted from `now`.
     pub(crate) fn ends_at(self, now: Timestamp) -> Option<Timestamp> {
         match self {
@@ -167,8 +253,7 @@ pub(crate) fn timeout(limits: &Limits, asked: Option<Timeout>) -> Result<Timeout
     }
 }
 
-fn user(name: Option<String>) -> Result<String, InvalidRequest> {
-    let name = name.unwrap_or_else(|| "user".to_owned());
+fn user(name: String) -> Result<String, InvalidRequest> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     if (1..=32).contains(&name.len()) && name.bytes().all(legal) {
         return Ok(name);
@@ -216,7 +301,7 @@ mod tests {
     use super::*;
 
     fn wrong_field(request: CreateSandbox) -> &'static str {
-        admit(&Limits::default(), request).unwrap_err().field
+        admit(&Limits::default(), request, None).unwrap_err().field
     }
 
     fn base() -> CreateSandbox {
@@ -225,9 +310,9 @@ mod tests {
 
     #[test]
     fn a_bare_request_takes_every_default() {
-        let plan = admit(&Limits::default(), base()).unwrap();
+        let plan = admit(&Limits::default(), base(), None).unwrap();
         assert_eq!(plan.resources, Limits::default().default_resources);
-        assert_eq!((plan.user.as_str(), plan.timeout), ("user", Limits::default().default_timeout));
+        assert_eq!((plan.user.as_deref(), plan.timeout), (Some("user"), Limits::default().default_timeout));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! | step | makes | undone by |
 //! |---|---|---|
 //! | admit | nothing | nothing to undo |
+//! | reserve | memory of the machine | giving it back |
 //! | record | a record in `starting` | removing it |
 //! | start | network, disk, VMM, guest (the node's own steps) | the node, by itself |
 //! | hand out | the record in `running` | destroying the run, removing the record |
@@ -13,9 +14,10 @@ use crate::plane::ControlPlane;
 use crate::sandbox::admit::{CreateSandbox, Plan, Timeout, admit};
 use crate::sandbox::error::{CreateSandboxError, LifecycleError};
 use crate::sandbox::record::{Sandbox, Stored, Timings};
+use crate::sandbox::room::expected_use;
 use crate::sandbox::run;
 use crate::sandbox::state::{Event, State};
-use flames_node::{BootLevel, CreateVm, CreatedVm, Identity, StartFrom};
+use flames_node::{BootLevel, BootPath, CreateVm, CreatedVm, Identity, StartFrom};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -83,11 +85,40 @@ impl ControlPlane {
 
     async fn create_steps(&self, request: CreateSandbox) -> Result<Sandbox, CreateSandboxError> {
         let asked = Instant::now();
-        let plan = admit(&self.limits, request)?;
-        let admit_ms = ms_since(asked);
+        let source = match &request.from_snapshot {
+            Some(snapshot) => Some(self.use_snapshot(snapshot).await?),
+            None => None,
+        };
+        let plan = admit(&self.limits, request, source.as_ref().map(|(snapshot, _)| snapshot))?;
+        let id = SandboxId::random();
+        let amount = expected_use(&plan.resources, expected_path(&plan.from));
+        self.room.reserve(std::slice::from_ref(&id), amount, self.clock.now())?;
+        self.make(id, plan, asked).await
+    }
 
+    /// Makes what was admitted. Memory was reserved for it, and is given back if it fails.
+    pub(crate) async fn make(
+        &self,
+        id: SandboxId,
+        plan: Plan,
+        asked: Instant,
+    ) -> Result<Sandbox, CreateSandboxError> {
+        let made = self.make_steps(&id, plan, asked).await;
+        if made.is_err() {
+            self.room.release(&id, self.clock.now());
+        }
+        made
+    }
+
+    async fn make_steps(
+        &self,
+        id: &SandboxId,
+        plan: Plan,
+        asked: Instant,
+    ) -> Result<Sandbox, CreateSandboxError> {
+        let admit_ms = ms_since(asked);
         let recording = Instant::now();
-        let recorded = self.record(&plan).await.map_err(CreateSandboxError::Record)?;
+        let recorded = self.record(id, &plan).await.map_err(CreateSandboxError::Record)?;
         let record_ms = ms_since(recording);
 
         let timeout = plan.timeout;
@@ -109,13 +140,11 @@ impl ControlPlane {
     }
 
     /// Writes the record before anything exists on a host, so that a crash in between is found.
-    async fn record(&self, plan: &Plan) -> Result<Stored, LifecycleError> {
+    async fn record(&self, id: &SandboxId, plan: &Plan) -> Result<Stored, LifecycleError> {
         let now = self.clock.now();
-        let id = SandboxId::random();
-        let run = run::first(&id)?;
         let sandbox = Sandbox {
-            run,
-            id,
+            run: run::first(id)?,
+            id: id.clone(),
             template: plan.template.clone(),
             state: State::Starting,
             failure: None,
@@ -125,6 +154,11 @@ impl ControlPlane {
             started_at: None,
             changed_at: now,
             ends_at: None,
+            on_timeout: plan.on_timeout,
+            left_ms: None,
+            snapshot: None,
+            passing: None,
+            origin: plan.origin.clone(),
             ports: BTreeSet::new(),
             timings: Timings::default(),
             facts: None,
@@ -136,19 +170,26 @@ impl ControlPlane {
         let request = CreateVm {
             run: sandbox.run.clone(),
             hostname: sandbox.id.to_string(),
-            from: StartFrom::Template(plan.template),
+            from: plan.from,
             level: BootLevel::default(),
             identity: Identity::New,
             vcpus: plan.resources.vcpus,
             memory: plan.resources.memory,
             disk: plan.resources.disk,
-            env: Some(plan.env),
+            env: plan.env,
             access_token: self.tokens.access(&sandbox.id),
-            default_user: Some(plan.user),
+            default_user: plan.user,
             default_workdir: plan.workdir,
             boot_deadline: self.limits.boot_deadline,
         };
-        self.node.create(request).await.map_err(CreateSandboxError::Start)
+        let snapshot = match &request.from {
+            StartFrom::Snapshot(id) => Some(id.clone()),
+            StartFrom::Template(_) => None,
+        };
+        self.node.create(request).await.map_err(|error| match snapshot {
+            Some(id) => CreateSandboxError::FromSnapshot { id, source: Box::new(error) },
+            None => CreateSandboxError::Start(error),
+        })
     }
 
     async fn hand_out(
@@ -193,6 +234,14 @@ impl ControlPlane {
         if let Err(error) = self.records.remove(recorded).await {
             tracing::warn!(sandbox = %recorded.sandbox.id, %error, "record of a failed create left for the reconciler");
         }
+    }
+}
+
+/// What is known of the way before it is gone.
+fn expected_path(from: &StartFrom) -> BootPath {
+    match from {
+        StartFrom::Snapshot(_) => BootPath::Restored,
+        StartFrom::Template(_) => BootPath::Cold,
     }
 }
 

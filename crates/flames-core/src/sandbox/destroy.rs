@@ -3,16 +3,17 @@
 //! | step | makes | when it fails |
 //! |---|---|---|
 //! | claim | the record in `stopping` | nothing happened |
-//! | take down | VMM, network and files gone (idempotent) | it stays in `stopping`; the sweep tries again |
+//! | take down | VMM, network, files and the snapshot it rested in gone (idempotent) | it stays in `stopping`; the sweep tries again |
 //! | forget | the record gone | it stays in `stopping`; the sweep tries again |
 
 use crate::SandboxId;
 use crate::jobs::Job;
 use crate::plane::ControlPlane;
 use crate::sandbox::error::LifecycleError;
-use crate::sandbox::record::{Failure, Stored};
+use crate::sandbox::record::{Failure, Sandbox, Stored};
 use crate::sandbox::state::{Event, State};
 use flames_metrics::Operation;
+use flames_provider::{Error, ErrorKind};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -79,7 +80,18 @@ impl ControlPlane {
         if !sandbox.ports.is_empty() {
             self.ports.look_again();
         }
-        let gone = self.node.destroy(&sandbox.run).await;
-        gone.map(drop).map_err(|source| LifecycleError::node(&sandbox.id, source))
+        let failed = |source| LifecycleError::node(&sandbox.id, source);
+        self.node.destroy(&sandbox.run).await.map_err(failed)?;
+        self.room.release(&sandbox.id, self.clock.now());
+        self.remove_rest(sandbox).await.map_err(failed)
+    }
+
+    /// Removes the snapshot that a sandbox rested in, or was being brought to.
+    async fn remove_rest(&self, sandbox: &Sandbox) -> Result<(), Error> {
+        let Some(snapshot) = &sandbox.snapshot else { return Ok(()) };
+        match self.node.remove_snapshot(snapshot).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
     }
 }

@@ -66,17 +66,21 @@ impl ControlPlane {
         Ok(page(all.filter(|sandbox| filter.passes(sandbox)).collect(), after, limit))
     }
 
-    /// Sets when a sandbox ends, counted from now.
+    /// Sets when a sandbox ends, counted from now; for one that rests in a snapshot, from its resume on.
     ///
     /// # Errors
     /// `Invalid` past the limit; `NotRunning` for one that has no end any more.
     pub async fn set_timeout(&self, id: &SandboxId, asked: Timeout) -> Result<Sandbox, LifecycleError> {
-        let ends_at = timeout(&self.limits, Some(asked))?.ends_at(self.clock.now());
+        let (whole, now) = (timeout(&self.limits, Some(asked))?, self.clock.now());
         let stored = self
             .records
             .update(id, |sandbox| {
                 must_live(sandbox)?;
-                sandbox.ends_at = ends_at;
+                match sandbox.state {
+                    // Its clock stands still: it has this much when it comes back.
+                    State::Snapshotted => sandbox.left_ms = whole.as_millis(),
+                    _ => sandbox.ends_at = whole.ends_at(now),
+                }
                 Ok(())
             })
             .await?;

@@ -2,8 +2,10 @@
 
 use crate::SandboxId;
 use crate::sandbox::error::LifecycleError;
+use crate::sandbox::room::expected_use;
 use crate::sandbox::state::{Event, State, next};
-use flames_node::{Exit, MiB, RunFacts, StageTimings, TemplateName, VmId};
+use flames_node::BootPath;
+use flames_node::{Exit, MiB, RunFacts, SnapshotId, StageTimings, TemplateName, VmId};
 use flames_provider::ErrorKind;
 use flames_state::{Key, Precondition, Revision, StateStore, StateStoreExt, Write};
 use jiff::Timestamp;
@@ -34,8 +36,23 @@ pub struct Sandbox {
     pub started_at: Option<Timestamp>,
     /// When the present state began.
     pub changed_at: Timestamp,
-    /// When it ends by itself; `None` is never.
+    /// When it ends by itself; `None` is never, and also while it rests in a snapshot: its clock stands still.
     pub ends_at: Option<Timestamp>,
+    /// What happens at that moment.
+    #[serde(default)]
+    pub on_timeout: OnTimeout,
+    /// What was left of its time when it came to rest in a snapshot, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+    /// The snapshot that it rests in, or is being brought back from. Belongs to it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotId>,
+    /// The pause or resume that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passing: Option<Passing>,
+    /// Where it came from, if not from a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Its ports that the world may reach.
     #[serde(default)]
     pub ports: BTreeSet<u16>,
@@ -43,6 +60,37 @@ pub struct Sandbox {
     pub timings: Timings,
     /// What it has on its host.
     pub facts: Option<RunFacts>,
+}
+
+/// What happens to a sandbox at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTimeout {
+    /// It is destroyed.
+    #[default]
+    Kill,
+    /// It is paused to disk.
+    Pause,
+}
+
+/// What a pause or a resume began with: to be undone to that if nobody finishes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passing {
+    /// The state before.
+    pub from: State,
+    /// The snapshot that a pause to disk writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes: Option<SnapshotId>,
+}
+
+/// Where a sandbox came from, if not from a template.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", content = "id", rename_all = "snake_case")]
+pub enum Origin {
+    /// A snapshot by this id.
+    Snapshot(SnapshotId),
+    /// A running sandbox.
+    Fork(SandboxId),
 }
 
 /// What a sandbox may use.
@@ -67,6 +115,11 @@ pub enum Failure {
     },
     /// Its VMM was gone when the daemon came back.
     LostWhileDown,
+    /// Its VMM ended while it was being paused or resumed.
+    LostWhile {
+        /// Which of the two.
+        state: State,
+    },
     /// A state that should pass did not pass in time.
     Stuck {
         /// That state.
@@ -191,7 +244,31 @@ impl Sandbox {
     pub(crate) fn take(&mut self, event: Event, now: Timestamp) -> Result<(), LifecycleError> {
         self.state = next(self.state, event)?;
         self.changed_at = now;
+        if !matches!(self.state, State::Pausing | State::Resuming) {
+            self.settle_passing();
+        }
         Ok(())
+    }
+
+    /// A pause that came to its end leaves its snapshot to the sandbox, for resting in or for removing; one
+    /// that was undone has none.
+    fn settle_passing(&mut self) {
+        let writes = self.passing.take().and_then(|passing| passing.writes);
+        if !matches!(self.state, State::Running | State::Paused) {
+            self.snapshot = self.snapshot.take().or(writes);
+        }
+    }
+
+    /// What it is expected to use of the machine's memory, in MiB.
+    pub(crate) fn expected_use(&self) -> u64 {
+        let restored =
+            self.origin.is_some() || self.run.as_str().rsplit_once('-').is_none_or(|(_, life)| life != "1");
+        expected_use(&self.resources, if restored { BootPath::Restored } else { BootPath::Cold })
+    }
+
+    /// True while it does work or could at once: commands, ports, timeouts.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.state, State::Running | State::Paused)
     }
 }
 

@@ -1,14 +1,22 @@
 //! Which events are legal in which state of a sandbox's microVM: one pure function.
 //!
 //! ```text
-//!   Initializing ─ Begin ──> Starting ─ Booted ──> Running <─ Resume/Pause ─> Paused
-//!        │                      ^                   │    │                      │
-//!        │                      └─ Wake ─ Snapshotted <──┴── SnapshotStored ────┘
+//!   Initializing ─ Begin ──> Starting ─ Booted ──> Running
 //!        └─ BeginPrewarm ─> Prewarming ─ Prewarmed ─> Ready ─ Allocate ─> Allocating ─ HandedOut ─> Running
 //!                                                       └─ MaintenanceDue ─> NeedsMaintenance
+//!   Running | Paused ─ Pause ──> Pausing ─ HeldInMemory ──> Paused
+//!                                        ─ SnapshotStored ─> Snapshotted
+//!                                        ─ PauseUndone ───> Running
+//!   Paused ──────── Resume ─┐             ┌─ Resumed ─────> Running
+//!   Snapshotted ─── Wake ───┴─> Resuming ─┼─ ResumeUndone ─> Paused
+//!                                         └─ WakeUndone ──> Snapshotted
 //!   any but Stopped  ─ Stop ──> Stopping ─ VmGone ──> Stopped
 //!   any but Stopped  ─ Fail ──> Failed
 //! ```
+//!
+//! `Pausing` and `Resuming` are claims: whoever wrote them is the one who may touch the VM, and everybody else
+//! but a `Stop` is refused (hazard L1). The record says what they began with, so that a crash in between is
+//! undone (hazard R1).
 //!
 //! Absent on purpose: an arrow from anything that ran tenant code back to `Ready` (hazard L5).
 
@@ -21,13 +29,18 @@ use serde::{Deserialize, Serialize};
 pub fn next(state: State, event: Event) -> Result<State, Rejected> {
     use {Event as E, State as S};
     Ok(match (state, event) {
-        (S::Initializing, E::Begin) | (S::Snapshotted, E::Wake) => S::Starting,
+        (S::Initializing, E::Begin) => S::Starting,
         (S::Initializing, E::BeginPrewarm) => S::Prewarming,
         (S::Prewarming, E::Prewarmed) => S::Ready,
         (S::Ready, E::Allocate) => S::Allocating,
-        (S::Starting, E::Booted) | (S::Allocating, E::HandedOut) | (S::Paused, E::Resume) => S::Running,
-        (S::Running, E::Pause) => S::Paused,
-        (S::Running | S::Paused, E::SnapshotStored) => S::Snapshotted,
+        (S::Starting, E::Booted)
+        | (S::Allocating, E::HandedOut)
+        | (S::Resuming, E::Resumed)
+        | (S::Pausing, E::PauseUndone) => S::Running,
+        (S::Running | S::Paused, E::Pause) => S::Pausing,
+        (S::Pausing, E::HeldInMemory) | (S::Resuming, E::ResumeUndone) => S::Paused,
+        (S::Pausing, E::SnapshotStored) | (S::Resuming, E::WakeUndone) => S::Snapshotted,
+        (S::Paused, E::Resume) | (S::Snapshotted, E::Wake) => S::Resuming,
         (S::Ready, E::MaintenanceDue) => S::NeedsMaintenance,
         (S::Stopping, E::VmGone) => S::Stopped,
         (state, E::Stop) if state != S::Stopped => S::Stopping,
@@ -46,8 +59,12 @@ pub enum State {
     Starting,
     /// Its agent serves.
     Running,
+    /// Somebody stops it, or writes it to disk.
+    Pausing,
     /// In memory, with its virtual CPUs stopped.
     Paused,
+    /// Somebody brings it back, from memory or from disk.
+    Resuming,
     /// Started ahead of need; no tenant yet.
     Prewarming,
     /// In the warm pool.
@@ -81,14 +98,24 @@ pub enum Event {
     Allocate,
     /// The tenant has it.
     HandedOut,
-    /// Virtual CPUs stopped.
+    /// Claimed by whoever pauses it.
     Pause,
-    /// Virtual CPUs run again.
-    Resume,
+    /// Its virtual CPUs stand still.
+    HeldInMemory,
     /// Memory and disk are on disk and the VMM is gone.
     SnapshotStored,
-    /// Start it again from its snapshot.
+    /// The pause failed and it runs as before.
+    PauseUndone,
+    /// Claimed by whoever resumes it from memory.
+    Resume,
+    /// Claimed by whoever resumes it from its snapshot.
     Wake,
+    /// Its agent serves again.
+    Resumed,
+    /// The resume failed and it stands still in memory as before.
+    ResumeUndone,
+    /// The resume failed and its snapshot is as before.
+    WakeUndone,
     /// The pool's maintenance wants it replaced.
     MaintenanceDue,
     /// Take it down.
@@ -111,11 +138,13 @@ pub struct Rejected {
 
 impl State {
     /// Every state, for tables and tests.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Initializing,
         Self::Starting,
         Self::Running,
+        Self::Pausing,
         Self::Paused,
+        Self::Resuming,
         Self::Prewarming,
         Self::Ready,
         Self::Allocating,
@@ -130,7 +159,13 @@ impl State {
     pub fn is_transitional(self) -> bool {
         matches!(
             self,
-            Self::Initializing | Self::Starting | Self::Prewarming | Self::Allocating | Self::Stopping
+            Self::Initializing
+                | Self::Starting
+                | Self::Pausing
+                | Self::Resuming
+                | Self::Prewarming
+                | Self::Allocating
+                | Self::Stopping
         )
     }
 
@@ -145,7 +180,9 @@ impl State {
             Self::Initializing => "initializing",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Pausing => "pausing",
             Self::Paused => "paused",
+            Self::Resuming => "resuming",
             Self::Prewarming => "prewarming",
             Self::Ready => "ready",
             Self::Allocating => "allocating",
@@ -168,7 +205,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const EVENTS: [Event; 14] = [
+    const EVENTS: [Event; 19] = [
         Event::Begin,
         Event::Booted,
         Event::BeginPrewarm,
@@ -176,9 +213,14 @@ mod tests {
         Event::Allocate,
         Event::HandedOut,
         Event::Pause,
-        Event::Resume,
+        Event::HeldInMemory,
         Event::SnapshotStored,
+        Event::PauseUndone,
+        Event::Resume,
         Event::Wake,
+        Event::Resumed,
+        Event::ResumeUndone,
+        Event::WakeUndone,
         Event::MaintenanceDue,
         Event::Stop,
         Event::VmGone,
@@ -214,6 +256,33 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// Hazard L1: a claim ends only by what its owner reports, by a stop or by a fault.
+        #[test]
+        fn nobody_claims_what_is_claimed(
+            events in prop::collection::vec(prop::sample::select(&EVENTS[..]), 0..60)
+        ) {
+            let last = *walk(&events).last().unwrap();
+            if matches!(last, State::Pausing | State::Resuming | State::Stopping) {
+                for claim in [Event::Pause, Event::Resume, Event::Wake] {
+                    prop_assert!(next(last, claim).is_err(), "{last:?} took {claim:?}");
+                }
+            }
+        }
+
+        /// What has no VM runs again only through a claim that somebody owns.
+        #[test]
+        fn a_snapshotted_sandbox_runs_only_through_resuming(
+            events in prop::collection::vec(prop::sample::select(&EVENTS[..]), 0..60)
+        ) {
+            let seen = walk(&events);
+            for step in seen.windows(2) {
+                prop_assert!(step != [State::Snapshotted, State::Running]);
+                prop_assert!(step != [State::Paused, State::Running]);
+            }
+        }
+    }
+
     #[test]
     fn a_stop_is_accepted_in_every_state_but_stopped_and_leads_to_stopped() {
         for state in State::ALL.into_iter().filter(|state| *state != State::Stopped) {
@@ -243,7 +312,7 @@ mod tests {
 
     #[test]
     fn an_illegal_event_says_state_and_event() {
-        let rejected = next(State::Paused, Event::Pause).unwrap_err();
-        assert_eq!(rejected.to_string(), "a sandbox in state Paused cannot take Pause");
+        let rejected = next(State::Pausing, Event::Pause).unwrap_err();
+        assert_eq!(rejected.to_string(), "a sandbox in state Pausing cannot take Pause");
     }
 }

@@ -3,10 +3,11 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use flames_node::{
-    AccessToken, Adoption, BootPath, BuildProgress, BuildTemplate, Capacity, CreateError, CreateStep,
-    CreateVm, CreatedVm, Dial, Error, ErrorKind, Exit, ExitCause, GuestClient, GuestStream, Leak, MiB, Node,
-    PoolConfig, PoolStatus, Reaped, Result, RunExit, RunFacts, RunInfo, SnapshotId, SnapshotInfo,
-    StageTimings, TakeSnapshot, TakenSnapshot, Template, TemplateName, VmId, VmState,
+    AccessToken, Adoption, AfterSnapshot, BootPath, BuildProgress, BuildTemplate, Capacity, CreateError,
+    CreateStep, CreateVm, CreatedVm, Dial, Error, ErrorKind, Exit, ExitCause, GuestClient, GuestStream, Leak,
+    MiB, Node, PoolConfig, PoolStatus, Reaped, Result, RunExit, RunFacts, RunInfo, SnapshotId, SnapshotInfo,
+    SnapshotTimings, StageTimings, StartFrom, TakeSnapshot, TakenSnapshot, Template, TemplateName, VmId,
+    VmState,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,8 @@ pub(crate) struct FakeNode {
     changed: watch::Sender<u64>,
     creates: watch::Sender<Gate>,
     destroys: watch::Sender<Gate>,
+    /// Pauses, resumes and snapshots.
+    stops: watch::Sender<Gate>,
     exits: broadcast::Sender<RunExit>,
     agent: Arc<dyn Dial>,
 }
@@ -37,8 +40,22 @@ struct Machines {
     running: BTreeMap<VmId, RunInfo>,
     creating: BTreeMap<VmId, CancellationToken>,
     fail_creates_at: Option<CreateStep>,
+    fail_creates_as: Option<ErrorKind>,
+    creates_until_failure: Option<u32>,
     failing_destroys: u32,
     destroy_calls: usize,
+    snapshots: BTreeMap<SnapshotId, Kept>,
+    fail_stops_as: Option<ErrorKind>,
+    stop_calls: usize,
+    created: Vec<CreateVm>,
+}
+
+/// A snapshot: what it was taken of, and the runs that came from it.
+#[derive(Debug)]
+struct Kept {
+    info: SnapshotInfo,
+    of: VmId,
+    clones: Vec<VmId>,
 }
 
 impl FakeNode {
@@ -54,6 +71,7 @@ impl FakeNode {
             changed: watch::Sender::new(0),
             creates: watch::Sender::new(Gate::Open),
             destroys: watch::Sender::new(Gate::Open),
+            stops: watch::Sender::new(Gate::Open),
             exits: broadcast::Sender::new(1024),
             agent,
         })
@@ -74,6 +92,62 @@ impl FakeNode {
     /// Lets every create fail at a step from now on; `None` lets them pass again.
     pub(crate) fn fail_creates_at(&self, step: Option<CreateStep>) {
         self.machines().fail_creates_at = step;
+    }
+
+    /// What kind of error [`FakeNode::fail_creates_at`] gives; `Unavailable` if nothing is said.
+    pub(crate) fn fail_creates_as(&self, kind: ErrorKind) {
+        self.machines().fail_creates_as = Some(kind);
+    }
+
+    /// Lets `count` creates pass and all others fail.
+    pub(crate) fn fail_creates_after(&self, count: u32) {
+        self.machines().creates_until_failure = Some(count);
+    }
+
+    /// Lets every pause, resume and snapshot fail from now on; `None` lets them pass again.
+    pub(crate) fn fail_stops(&self, kind: Option<ErrorKind>) {
+        self.machines().fail_stops_as = kind;
+    }
+
+    pub(crate) fn hold_stops(&self) {
+        self.stops.send_replace(Gate::Held);
+    }
+
+    pub(crate) fn release_stops(&self) {
+        self.stops.send_replace(Gate::Open);
+    }
+
+    /// Pauses, resumes and snapshots that were asked for.
+    pub(crate) fn stop_calls(&self) -> usize {
+        self.machines().stop_calls
+    }
+
+    /// Every create that was asked for, in order.
+    pub(crate) fn created(&self) -> Vec<CreateVm> {
+        self.machines().created.clone()
+    }
+
+    pub(crate) fn state_of(&self, run: &VmId) -> Option<VmState> {
+        self.machines().running.get(run).map(|info| info.state)
+    }
+
+    pub(crate) fn snapshot_ids(&self) -> Vec<SnapshotId> {
+        self.machines().snapshots.keys().cloned().collect()
+    }
+
+    /// A snapshot of somebody's; or the files of a recorded one, gone.
+    pub(crate) fn put_snapshot(&self, id: &SnapshotId, of: &VmId) {
+        let kept = Kept { info: snapshot_info(id.clone()), of: of.clone(), clones: Vec::new() };
+        self.machines().snapshots.insert(id.clone(), kept);
+    }
+
+    pub(crate) fn lose_snapshot(&self, id: &SnapshotId) {
+        self.machines().snapshots.remove(id);
+    }
+
+    /// The run that a snapshot was taken of.
+    pub(crate) fn snapshot_of(&self, id: &SnapshotId) -> Option<VmId> {
+        self.machines().snapshots.get(id).map(|kept| kept.of.clone())
     }
 
     /// Lets the next `count` destroys fail and take nothing away.
@@ -136,14 +210,33 @@ impl FakeNode {
         self.changed.send_modify(|changes| *changes += 1);
     }
 
+    /// What every pause, resume and snapshot does first.
+    async fn stop_call(&self, run: &VmId) -> Result<()> {
+        self.machines().stop_calls += 1;
+        self.note_change();
+        let mut gate = self.stops.subscribe();
+        let _ = gate.wait_for(|gate| *gate == Gate::Open).await;
+        self.inspect(run).await?;
+        match self.machines().fail_stops_as {
+            Some(kind) => Err(Error::new(kind, "run", run.as_str()).detail("as the test wants it")),
+            None => Ok(()),
+        }
+    }
+
+    fn set_state(&self, run: &VmId, state: VmState) -> Result<()> {
+        let gone = || Error::new(ErrorKind::NotFound, "run", run.as_str());
+        self.machines().running.get_mut(run).ok_or_else(gone)?.state = state;
+        self.note_change();
+        Ok(())
+    }
+
     async fn boot(&self, request: &CreateVm) -> std::result::Result<(), CreateError> {
         let cancelled = CancellationToken::new();
         self.machines().creating.insert(request.run.clone(), cancelled.clone());
         let _creating = Creating { node: self, run: &request.run };
         self.note_change();
-        let failing = self.machines().fail_creates_at;
-        if let Some(step) = failing {
-            return Err(step.failed(Error::new(ErrorKind::Unavailable, "run", request.run.as_str())));
+        if let Some((step, kind)) = self.machines().next_create_fails(request) {
+            return Err(step.failed(Error::new(kind, "run", request.run.as_str())));
         }
         let mut gate = self.creates.subscribe();
         tokio::select! {
@@ -152,6 +245,28 @@ impl FakeNode {
                 Err(CreateStep::Boot.failed(Error::new(ErrorKind::Conflict, "run", request.run.as_str())))
             }
         }
+    }
+}
+
+impl Machines {
+    fn next_create_fails(&mut self, request: &CreateVm) -> Option<(CreateStep, ErrorKind)> {
+        self.created.push(request.clone());
+        let known = match &request.from {
+            StartFrom::Snapshot(id) => {
+                self.snapshots.get_mut(id).map(|kept| kept.clones.push(request.run.clone()))
+            }
+            StartFrom::Template(_) => Some(()),
+        };
+        if known.is_none() {
+            return Some((CreateStep::Template, ErrorKind::NotFound));
+        }
+        let kind = self.fail_creates_as.unwrap_or(ErrorKind::Unavailable);
+        match &mut self.creates_until_failure {
+            Some(0) => return Some((CreateStep::Boot, kind)),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.fail_creates_at.map(|step| (step, kind))
     }
 }
 
@@ -209,24 +324,39 @@ impl Node for FakeNode {
     }
 
     async fn pause(&self, run: &VmId) -> Result<()> {
-        self.inspect(run).await.map(drop)
+        self.stop_call(run).await?;
+        self.set_state(run, VmState::Paused)
     }
 
     async fn resume(&self, run: &VmId) -> Result<()> {
-        self.inspect(run).await.map(drop)
+        self.stop_call(run).await?;
+        self.set_state(run, VmState::Running)
     }
 
     async fn snapshot(&self, run: &VmId, request: TakeSnapshot) -> Result<TakenSnapshot> {
-        self.inspect(run).await?;
-        Err(Error::new(ErrorKind::Unsupported, "snapshot", request.id.as_str()))
+        self.stop_call(run).await?;
+        self.put_snapshot(&request.id, run);
+        if request.then == AfterSnapshot::End {
+            self.kill(run, ExitCause::Stopped);
+        }
+        self.note_change();
+        let timings = SnapshotTimings { paused_ms: 3.0, memory_ms: 2.0, disk_ms: 1.0, seal_ms: 4.0 };
+        Ok(TakenSnapshot { info: snapshot_info(request.id), timings })
     }
 
     async fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
-        Ok(Vec::new())
+        let machines = self.machines();
+        let infos = machines.snapshots.values().map(|kept| {
+            let clones = kept.clones.iter().filter(|run| machines.running.contains_key(*run)).count();
+            SnapshotInfo { clones, ..kept.info.clone() }
+        });
+        Ok(infos.collect())
     }
 
     async fn remove_snapshot(&self, id: &SnapshotId) -> Result<()> {
-        Err(Error::new(ErrorKind::NotFound, "snapshot", id.as_str()))
+        let removed = self.machines().snapshots.remove(id);
+        self.note_change();
+        removed.map(drop).ok_or_else(|| Error::new(ErrorKind::NotFound, "snapshot", id.as_str()))
     }
 
     async fn guest(&self, run: &VmId) -> Result<GuestClient> {
@@ -283,7 +413,10 @@ impl Node for FakeNode {
     }
 
     async fn remove_template(&self, name: &TemplateName) -> Result<()> {
-        Err(Error::new(ErrorKind::NotFound, "template", name.as_str()))
+        match name.as_str() {
+            "removable" => Ok(()),
+            other => Err(Error::new(ErrorKind::NotFound, "template", other)),
+        }
     }
 
     async fn adopt(&self) -> Result<Adoption> {
@@ -323,6 +456,21 @@ struct Nobody;
 impl Dial for Nobody {
     async fn dial(&self) -> Result<GuestStream> {
         Err(Error::new(ErrorKind::Unavailable, "guest", "nobody"))
+    }
+}
+
+fn snapshot_info(id: SnapshotId) -> SnapshotInfo {
+    SnapshotInfo {
+        id,
+        template: TemplateName::parse("mini").unwrap(),
+        vcpus: 1,
+        memory: MiB(256),
+        disk: MiB(1024),
+        size_bytes: 4096,
+        created_unix: 1_700_000_000,
+        driver: "fake".into(),
+        vmm_version: "1".into(),
+        clones: 0,
     }
 }
 

@@ -4,8 +4,10 @@ use crate::fake_node::FakeNode;
 use flames_core::clock::Clock;
 use flames_core::sandbox::admit::{CreateSandbox, Limits, Timeout};
 use flames_core::sandbox::record::Sandbox;
+use flames_core::sandbox::room::MemoryLimit;
 use flames_core::sandbox::state::State;
 use flames_core::{ControlPlane, Providers, SandboxId};
+use flames_node::MiB;
 use flames_provider::decorate::FaultPlan;
 use flames_state::decorate::WithFaults;
 use flames_state::{Key, MemoryStateStore, StateStore, StateStoreExt};
@@ -38,9 +40,19 @@ impl World {
     }
 
     async fn plane_over(&self, state: Arc<dyn StateStore>) -> Arc<ControlPlane> {
+        self.plane_within(state, Limits::default()).await
+    }
+
+    /// A daemon that may give away this much memory, in MiB.
+    pub(crate) async fn plane_with_memory(&self, mib: u32) -> Arc<ControlPlane> {
+        let limits = Limits { memory: MemoryLimit::Fixed(MiB(mib)), ..Limits::default() };
+        self.plane_within(Arc::new(self.store.clone()), limits).await
+    }
+
+    async fn plane_within(&self, state: Arc<dyn StateStore>, limits: Limits) -> Arc<ControlPlane> {
         let providers = Providers { state, ..Providers::memory() };
         let clock = Arc::new(TestClock::starting_now());
-        ControlPlane::start(providers, self.node.clone(), clock, Limits::default()).await.unwrap()
+        ControlPlane::start(providers, self.node.clone(), clock, limits).await.unwrap()
     }
 
     /// Every sandbox record there is.
@@ -59,6 +71,13 @@ impl World {
         assert_eq!(self.records().await, []);
         assert_eq!(self.node.running(), []);
         assert_eq!(self.node.creating(), 0);
+        assert_eq!(self.node.snapshot_ids(), []);
+        assert_eq!(self.snapshot_records().await, 0);
+    }
+
+    /// How many records of snapshots and of their names there are.
+    pub(crate) async fn snapshot_records(&self) -> usize {
+        self.store.list("snapshot", None, 500).await.unwrap().records.len()
     }
 }
 

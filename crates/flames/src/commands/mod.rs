@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::daemon::Embedded;
 use crate::places::Places;
 use clap::CommandFactory;
-use flames_api::model::CreateRequest;
+use flames_api::model::{CreateRequest, OnTimeoutView};
 use std::process::ExitCode;
 
 /// What every command works with.
@@ -114,12 +114,14 @@ impl From<&Shape> for CreateRequest {
     fn from(shape: &Shape) -> Self {
         Self {
             template: shape.template.clone(),
+            from_snapshot: None,
             vcpus: shape.cpus,
             memory_mib: shape.memory,
             disk_mib: shape.disk,
             metadata: shape.label.iter().cloned().collect(),
             env: shape.env.iter().cloned().collect(),
             timeout_s: shape.timeout,
+            on_timeout: OnTimeoutView::default(),
             user: shape.user.clone(),
             workdir: shape.workdir.clone(),
         }
