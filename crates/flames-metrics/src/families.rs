@@ -2,8 +2,7 @@
 
 use crate::buckets;
 use crate::labels::{
-    AlertTurn, ByStrategy, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route,
-    Stage, Told, Way,
+    AlertTurn, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route, Stage, Told, Way,
 };
 use flames_provider::decorate::CallMetrics;
 use prometheus_client::metrics::counter::Counter;
@@ -23,7 +22,6 @@ pub(crate) struct Families {
     pub(crate) first_command: Histogram,
     pub(crate) operations: Seconds<Of>,
     pub(crate) operated: Family<OperationEnded, Counter>,
-    pub(crate) allocations: Family<ByStrategy, Counter>,
     pub(crate) handshake_failures: Family<Of, Counter>,
     pub(crate) sandboxes: Family<InState, Gauge>,
     pub(crate) owned: Family<Kind, Gauge>,
@@ -47,7 +45,6 @@ impl Families {
             first_command: buckets::seconds(),
             operations: Family::new_with_constructor(buckets::seconds),
             operated: Family::default(),
-            allocations: Family::default(),
             handshake_failures: Family::default(),
             sandboxes: Family::default(),
             owned: Family::default(),
@@ -81,8 +78,6 @@ impl Families {
         seconds(registry, "flames_first_command", help, self.first_command.clone());
         seconds(registry, "flames_operation", "Time of operations on sandboxes", self.operations.clone());
         registry.register("flames_operations", "Operations on sandboxes by outcome", self.operated.clone());
-        let help = "Warm VMs handed out, by allocation strategy";
-        registry.register("flames_pool_allocations", help, self.allocations.clone());
         let help = "Guests whose agent did not acknowledge the handshake, by what they were made for";
         registry.register("flames_handshake_failures", help, self.handshake_failures.clone());
     }

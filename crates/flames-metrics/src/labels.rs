@@ -95,11 +95,6 @@ pub(crate) struct OperationEnded {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct ByStrategy {
-    pub(crate) strategy: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct InState {
     pub(crate) state: &'static str,
 }

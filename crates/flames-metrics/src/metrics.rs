@@ -3,14 +3,13 @@
 use crate::buckets;
 use crate::families::{Families, NO_ERROR};
 use crate::labels::{
-    AlertTurn, ByStrategy, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route,
-    Stage, Told, Way,
+    AlertTurn, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route, Stage, Told, Way,
 };
 use crate::names::Names;
 use crate::pools::Pools;
 use crate::process::{Process, ProcessFigures};
 use crate::sample::{Sample, Tally};
-use flames_pool::{BootLevel, BootPath, PoolStatus, Strategy};
+use flames_pool::{BootLevel, BootPath, PoolStatus};
 use flames_provider::decorate::CallMetrics;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
@@ -95,11 +94,6 @@ impl Metrics {
         }
         let outcome = outcome.err().unwrap_or("ok");
         self.0.families.operated.get_or_create(&OperationEnded { operation, outcome }).inc();
-    }
-
-    /// Counts a warm VM that was handed out.
-    pub fn allocated(&self, strategy: Strategy) {
-        self.0.families.allocations.get_or_create(&ByStrategy { strategy: strategy.name() }).inc();
     }
 
     /// Counts a guest that did not acknowledge the handshake and was destroyed.

@@ -89,8 +89,11 @@ impl Writer<'_> {
     }
 
     fn counters(&mut self) -> fmt::Result {
-        self.counter("flames_pool_hits", "Creates that got a member", |pool| vec![(None, pool.hits)])?;
-        self.counter("flames_pool_misses", "Creates that found no member", |pool| vec![(None, pool.misses)])?;
+        let by_strategy = |pool: &PoolStatus| Some(("strategy", pool.config.strategy.name()));
+        let help = "Creates that got a member, by the strategy that chose it";
+        self.counter("flames_pool_hits", help, |pool| vec![(by_strategy(pool), pool.hits)])?;
+        let help = "Creates that found no member";
+        self.counter("flames_pool_misses", help, |pool| vec![(by_strategy(pool), pool.misses)])?;
         self.counter("flames_pool_refills", "Members that were made", |pool| vec![(None, pool.refills)])?;
         self.counter("flames_pool_failures", "Members whose making failed", |pool| {
             vec![(None, pool.failures)]

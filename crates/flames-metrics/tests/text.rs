@@ -1,9 +1,7 @@
 //! The text that a scrape gets.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use flames_metrics::{
-    BootLevel, BootPath, Created, Metrics, Operation, Outcome, PoolStatus, ProcessFigures, Strategy,
-};
+use flames_metrics::{BootLevel, BootPath, Created, Metrics, Operation, Outcome, PoolStatus, ProcessFigures};
 use flames_pool::{PoolConfig, Quantiles, Reason, Tier, Tiers};
 use flames_testkit::Exposition;
 use std::collections::BTreeMap;
@@ -28,7 +26,6 @@ fn busy() -> Metrics {
     metrics.first_command(Duration::from_millis(3));
     metrics.operated(Operation::Pause, Duration::from_millis(30), Ok(()));
     metrics.operated(Operation::Fork, Duration::from_secs(1), Err("unavailable"));
-    metrics.allocated(Strategy::RoundRobin);
     metrics.handshake_failed(Operation::Resume);
     metrics.request("GET", &Arc::from("/v1/sandboxes/{id}"), 404, Duration::from_micros(90));
     metrics.alert_turned("leaks", "firing", 1);
@@ -84,7 +81,7 @@ fn a_pool_is_shown_as_its_status_says() {
     let value = |name: &str, labels: &[(&str, &str)]| read.value(name, labels).unwrap();
     assert_eq!(value("flames_pool_members", &[("template", "mini"), ("tier", "running")]), 2.0);
     assert_eq!(value("flames_pool_target_members", &[("tier", "prepared")]), 1.0);
-    assert_eq!(value("flames_pool_hits_total", &[]), 7.0);
+    assert_eq!(value("flames_pool_hits_total", &[("strategy", PoolConfig::default().strategy.name())]), 7.0);
     assert_eq!(value("flames_pool_retired_members_total", &[("reason", "too-old")]), 2.0);
     assert_eq!(value("flames_pool_wait_seconds", &[("at", "p99")]), 0.003);
 }
