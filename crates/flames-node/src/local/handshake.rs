@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How far a guest's clock may be from the host's when it is handed out (hazard C3).
 const MAX_SKEW: Duration = Duration::from_millis(50);
 /// How often the time is told again to a guest that was slow to hear it.
-const TIMES_TOLD: usize = 3;
+const TIMES_TOLD: usize = 10;
 
 /// What a guest may hold of the one that it is a clone of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,9 @@
 
 use crate::fake_agent::{Agent, FakeWithAgent};
 use flames_node::{
-    AccessToken, BootLevel, CreateVm, FailurePoint, Identity, LeakKind, LocalNode, MiB, NetworkMode, Node,
-    NodeConfig, StartFrom, TemplateName, VmId,
+    AGENT_PORT, AccessToken, BootLevel, CreateVm, Dial, FailurePoint, GuestClient, GuestStream, Identity,
+    LeakKind, LocalNode, MiB, NetworkMode, Node, NodeConfig, Result, StartFrom, TemplateName,
+    TemplateSnapshots, VmId,
 };
 use flames_provider::conformance;
 use flames_vmm::VmmDriver;
@@ -55,6 +56,31 @@ impl Home {
         Self { node, config, root }
     }
 
+    /// The same node with another daemon: what the first one had in memory is forgotten. VMs go on.
+    pub(crate) fn restarted(self, driver: Arc<dyn VmmDriver>) -> Self {
+        let Self { node, config, root } = self;
+        drop(node);
+        Self::open(root, config, driver)
+    }
+
+    /// The same, with a daemon that takes snapshots of templates.
+    pub(crate) fn taking_template_snapshots(mut self, driver: Arc<dyn VmmDriver>) -> Self {
+        self.config.template_snapshots = TemplateSnapshots::TakeAfterFirstUse;
+        self.restarted(driver)
+    }
+
+    /// A client of a run's agent with a token of one's own choice.
+    pub(crate) fn guest_with_token(&self, run: &VmId, token: AccessToken) -> GuestClient {
+        GuestClient::new(Arc::new(Direct { node: self.node.clone(), run: run.clone() }), token)
+    }
+
+    /// The node keeps the control token in the run's record.
+    pub(crate) fn control_token(&self, run: &VmId) -> String {
+        let record = std::fs::read(self.root.path().join(format!("data/vms/{run}/run.json"))).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        record["control_token"].as_str().unwrap().to_owned()
+    }
+
     /// Ends everything and checks that nothing at all is left.
     pub(crate) async fn close(self) {
         for run in self.node.list().await {
@@ -62,6 +88,20 @@ impl Home {
         }
         self.node.shutdown().await;
         assert_nothing_left(&self.node, self.root.path()).await;
+    }
+}
+
+/// Connections to a run's agent that are not the node's own.
+#[derive(Debug)]
+struct Direct {
+    node: LocalNode,
+    run: VmId,
+}
+
+#[async_trait::async_trait]
+impl Dial for Direct {
+    async fn dial(&self) -> Result<GuestStream> {
+        self.node.connect(&self.run, AGENT_PORT).await
     }
 }
 

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod clones;
 mod create;
 mod failure;
 mod fake_agent;
 mod guest;
 mod harness;
+mod pools;
 mod real;
 mod restart;
 mod template;
