@@ -81,6 +81,22 @@ impl Cgroups {
         arguments
     }
 
+    /// Makes the group that holds those of the VMs, with its weight.
+    pub(crate) fn make_parent(&self, config: &JailerConfig) -> std::io::Result<()> {
+        let Some(mount) = self.controllers.get("cpu") else { return Ok(()) };
+        let parent = mount.join(&config.parent_cgroup);
+        std::fs::create_dir_all(&parent)?;
+        let weight = config.cpu_weight.clamp(1, 10_000);
+        match self.version {
+            // A share of 1,024 is a weight of 100.
+            Version::V1 => std::fs::write(parent.join("cpu.shares"), (weight * 1024 / 100).to_string()),
+            Version::V2 => {
+                std::fs::write(mount.join("cgroup.subtree_control"), "+cpu")?;
+                std::fs::write(parent.join("cpu.weight"), weight.to_string())
+            }
+        }
+    }
+
     /// The VM's own groups, to be removed after it.
     pub(crate) fn folders(&self, spec: &VmSpec, config: &JailerConfig) -> Vec<PathBuf> {
         let mounts = WANTED.into_iter().filter_map(|name| self.controllers.get(name));

@@ -78,6 +78,9 @@ pub struct JailerConfig {
     pub claims: PathBuf,
     /// The control group that holds those of the VMs.
     pub parent_cgroup: String,
+    /// Weight of all VMs together against the host's other groups on the CPU, each of which has 100; 1 to
+    /// 10,000. Without it a hundred VMs weigh as much as one service.
+    pub cpu_weight: u32,
     /// Memory that Firecracker itself and the page cache of the VM's own disk may take beside the guest's.
     pub memory_overhead_mib: u32,
     /// Share of a CPU that Firecracker's own threads may take beside the virtual CPUs, in percent.
@@ -139,6 +142,7 @@ impl Default for JailerConfig {
             uids: 65_536,
             claims: PathBuf::from("/run/flames/uids"),
             parent_cgroup: "flames".to_owned(),
+            cpu_weight: 1000,
             memory_overhead_mib: 64,
             cpu_overhead_percent: 50,
         }

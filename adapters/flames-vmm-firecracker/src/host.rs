@@ -47,7 +47,13 @@ pub(crate) async fn find(config: &FirecrackerConfig) -> Result<Host, Unfit> {
         JailMode::NoneInsecure => config.jailer.binary.clone(),
     };
     std::fs::File::options().read(true).write(true).open("/dev/kvm").map_err(Unfit::Kvm)?;
-    Ok(Host { firecracker, jailer, release, cgroups: found_cgroups() })
+    let cgroups = found_cgroups();
+    if config.jail == JailMode::Jailer
+        && let Err(error) = cgroups.make_parent(&config.jailer)
+    {
+        tracing::warn!(%error, "cannot give the VMs' control group its weight");
+    }
+    Ok(Host { firecracker, jailer, release, cgroups })
 }
 
 async fn fit_jailer(config: &FirecrackerConfig, release: Release) -> Result<PathBuf, Unfit> {

@@ -280,8 +280,16 @@ fn limited(child: &Child, executable: PathBuf) -> io::Result<(Identity, OwnedFd)
     let pid = pid.ok_or_else(|| io::Error::other("the process has no pid"))?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
     let exactly = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
-    rustix::process::prlimit(Some(pid), Resource::Nofile, exactly(OPEN_FILES))?;
-    rustix::process::prlimit(Some(pid), Resource::Core, exactly(0))?;
+    for (resource, most) in [(Resource::Nofile, OPEN_FILES), (Resource::Core, 0)] {
+        match rustix::process::prlimit(Some(pid), resource, exactly(most)) {
+            // It is another user's by now. The jailer has limited the files; whoever is root without
+            // CAP_SYS_RESOURCE may be too late for the core dumps.
+            Err(rustix::io::Errno::PERM) => {
+                tracing::warn!(pid = child.id(), ?resource, "cannot limit a VMM without CAP_SYS_RESOURCE");
+            }
+            limited => drop(limited?),
+        }
+    }
     let start_ticks = start_ticks_of(child.id())?;
     Ok((Identity { pid: child.id(), start_ticks, executable }, pidfd))
 }

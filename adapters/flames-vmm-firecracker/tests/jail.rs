@@ -134,6 +134,12 @@ fn is_limited(process: &Process, spec: &VmSpec) {
         .collect();
     let expected = spec.memory.bytes() + (64 << 20);
     assert_eq!(values, [format!("{expected}\n")]);
+    let parent = ["cpu/flames-tests/cpu.shares", "flames-tests/cpu.weight"];
+    let weights: Vec<String> = parent
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok())
+        .collect();
+    assert!(weights == ["102400\n"] || weights == ["10000\n"], "{weights:?}");
 }
 
 /// Those of memory, cpu and pids that this host has.

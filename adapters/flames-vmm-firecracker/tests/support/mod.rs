@@ -100,9 +100,36 @@ impl FirecrackerFactory {
         &self.config
     }
 
+    /// The snapshot of a guest that waits for its greeting.
+    pub(crate) fn template(&self) -> SnapshotParts {
+        self.template.clone()
+    }
+
     /// A driver that differs in its settings.
     pub(crate) fn driver_with(&self, config: FirecrackerConfig) -> FirecrackerDriver {
         FirecrackerDriver::new(config).standing_in(self.kernel.clone(), self.template.clone())
+    }
+}
+
+const PARENT_CGROUP: &str = "flames-tests";
+
+/// A test that failed leaves VMs, which outlive their daemon as they should.
+impl Drop for FirecrackerFactory {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(self.folder.path()).unwrap().flatten() {
+            let Ok(stored) = std::fs::read(entry.path().join("vmm.json")) else { continue };
+            let Ok(handle) = serde_json::from_slice::<VmHandle>(&stored) else { continue };
+            let pid = i32::try_from(handle.pid).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+            let exe = std::fs::read_link(format!("/proc/{}/exe", handle.pid));
+            if exe.is_ok_and(|exe| exe == handle.executable) {
+                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                let _not_a_child = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            }
+            for controller in ["memory", "cpu", "pids", ""] {
+                let group = Path::new("/sys/fs/cgroup").join(controller).join(PARENT_CGROUP);
+                let _none = std::fs::remove_dir(group.join(handle.id.as_str()));
+            }
+        }
     }
 }
 
@@ -111,7 +138,9 @@ fn config(jail: JailMode) -> FirecrackerConfig {
     let jailer = JailerConfig {
         first_uid: 2_000_000,
         uids: 1000,
-        parent_cgroup: "flames-tests".to_owned(),
+        parent_cgroup: PARENT_CGROUP.to_owned(),
+        // Or the suite's deadlines would measure what else runs on the host.
+        cpu_weight: 10_000,
         ..JailerConfig::default()
     };
     FirecrackerConfig {
