@@ -25,6 +25,7 @@ use flames_core::clock::SystemClock;
 use flames_core::rate::RateLimit;
 use flames_core::sandbox::admit::{CreateSandbox, Limits, Timeout};
 use flames_core::{ApiKeys, ControlPlane, Providers};
+use flames_metrics::Metrics;
 use flames_queue_sqlite::{SqliteQueue, SqliteQueueConfig};
 use flames_state_sqlite::{SqliteConfig, SqliteStateStore};
 use futures::StreamExt;
@@ -104,8 +105,8 @@ fn measure(options: &Options, name: &str, live: usize, keep: &str) {
     println!(
         "{name:24}{live:>8}{:>10.0}{:>8}{:>8}{:>9.2}{:>9.2}{:>9.2}{:>9.2}{:>9.2}{:>14.0}{:>7.1}",
         report["created_per_s"].as_f64().unwrap(),
-        report["refused"],
-        report["failed"],
+        report["refused"].as_u64().unwrap(),
+        report["failed"].as_u64().unwrap(),
         ms[0],
         ms[1],
         ms[2],
@@ -170,11 +171,13 @@ impl Drop for Server {
 
 /// Serves until standard input ends, which it does with the process that started this.
 async fn serve(folder: &Path, live: usize) {
-    let providers = providers(folder).await;
-    let (state, cache, clock) =
-        (Arc::clone(&providers.state), Arc::clone(&providers.cache), Arc::new(SystemClock));
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+    let providers = providers(folder).await.measured(&metrics.calls());
+    let (state, cache) = (Arc::clone(&providers.state), Arc::clone(&providers.cache));
+    let clock = Arc::new(SystemClock);
     let plane =
-        ControlPlane::start(providers, FakeNode::new(), clock.clone(), Limits::default()).await.unwrap();
+        ControlPlane::start_measured(providers, FakeNode::new(), clock.clone(), Limits::default(), metrics);
+    let plane = plane.await.unwrap();
     populate(&plane, live).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -74,8 +74,8 @@ pub(crate) struct BenchCreate {
     /// Boot level: standard, fast, ultra-fast, sub2-second or instant (default: the daemon's)
     #[arg(long, value_name = "LEVEL")]
     pub(crate) level: Option<String>,
-    /// Create them from this snapshot
-    #[arg(long, value_name = "ID", conflicts_with_all = ["template", "level"])]
+    /// Create them from this snapshot, by id or name
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["template", "level"])]
     pub(crate) snapshot: Option<String>,
     /// Memory in MiB
     #[arg(long, value_name = "MIB")]

@@ -91,7 +91,7 @@ fn request(command: &BenchCreate, label: &str) -> anyhow::Result<Value> {
     }
     if let (Some(snapshot), Some(fields)) = (&command.snapshot, request.as_object_mut()) {
         fields.remove("template");
-        fields.insert("snapshot".to_owned(), json!(snapshot));
+        fields.insert("from_snapshot".to_owned(), json!(snapshot));
     }
     Ok(request)
 }
@@ -236,7 +236,7 @@ mod tests {
         let level = request(&typed(&["--level", "instant"]), "l").unwrap();
         assert_eq!(level["level"], "instant");
         let snapshot = request(&typed(&["--snapshot", "s1"]), "l").unwrap();
-        assert_eq!((snapshot.get("template"), &snapshot["snapshot"]), (None, &json!("s1")));
+        assert_eq!((snapshot.get("template"), &snapshot["from_snapshot"]), (None, &json!("s1")));
     }
 
     #[test]

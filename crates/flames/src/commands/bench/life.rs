@@ -124,9 +124,10 @@ async fn first_output(client: &Client, id: &str, command: &ExecRequest) -> anyho
 
 impl Created {
     fn of(answer: &Value, took: Duration) -> Result<Self, Fault> {
+        // At the top, or in one of its parts: where the path stands is the daemon's choice.
         let text = |name: &str| {
-            let value = answer.get(name).or_else(|| answer.get("timings")?.get(name))?;
-            value.as_str().map(str::to_owned)
+            let parts = || answer.as_object()?.values().find_map(|part| part.get(name));
+            answer.get(name).or_else(parts).and_then(Value::as_str).map(str::to_owned)
         };
         let Some(id) = text("id") else {
             let detail = "the answer names no sandbox: is the daemon of another version?".to_owned();
