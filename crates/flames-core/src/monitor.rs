@@ -90,7 +90,7 @@ impl Monitor {
     /// Counts a create that failed; one that went well was counted when it was handed out.
     pub(crate) fn create_ended(&self, error: Option<&CreateSandboxError>) {
         let Some(error) = error else { return };
-        if outcome::is_handshake(error) {
+        if error.is_handshake() {
             self.metrics.handshake_failed(Operation::Create);
         }
         self.metrics.create_ended(outcome::of(error), error.kind());
@@ -108,6 +108,9 @@ impl Monitor {
     ) -> Result<T, E> {
         let asked = Instant::now();
         let done = steps.await;
+        if done.as_ref().is_err_and(HasKind::is_handshake) {
+            self.metrics.handshake_failed(operation);
+        }
         let outcome = done.as_ref().map(drop).map_err(HasKind::kind);
         self.metrics.operated(operation, asked.elapsed(), outcome);
         done

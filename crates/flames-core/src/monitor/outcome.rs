@@ -9,6 +9,11 @@ use flames_provider::ErrorKind;
 pub(crate) trait HasKind {
     /// The kind, as [`ErrorKind::as_str`] writes it.
     fn kind(&self) -> &'static str;
+
+    /// True if an agent did not take the handshake.
+    fn is_handshake(&self) -> bool {
+        false
+    }
 }
 
 /// How a create that failed counts.
@@ -24,16 +29,6 @@ pub(crate) fn of(error: &CreateSandboxError) -> Outcome {
         CreateSandboxError::FromSnapshot { source, .. } => of_node(source),
         CreateSandboxError::Record(_) | CreateSandboxError::HandOut(_) => Outcome::Failed,
     }
-}
-
-/// True if the agent did not take the handshake.
-pub(crate) fn is_handshake(error: &CreateSandboxError) -> bool {
-    let step = match error {
-        CreateSandboxError::Start(error) => Some(error.step()),
-        CreateSandboxError::FromSnapshot { source, .. } => Some(source.step()),
-        _ => None,
-    };
-    step == Some(CreateStep::AgentInit)
 }
 
 fn of_node(error: &CreateError) -> Outcome {
@@ -58,9 +53,21 @@ impl HasKind for CreateSandboxError {
             Self::ShuttingDown | Self::NoRoom(_) => ErrorKind::Unavailable.as_str(),
         }
     }
+
+    fn is_handshake(&self) -> bool {
+        match self {
+            Self::Start(error) => error.step() == CreateStep::AgentInit,
+            Self::FromSnapshot { source, .. } => source.step() == CreateStep::AgentInit,
+            _ => false,
+        }
+    }
 }
 
 impl HasKind for ResumeError {
+    fn is_handshake(&self) -> bool {
+        matches!(self, Self::Start { source, .. } if source.step() == CreateStep::AgentInit)
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::Sandbox(error) => error.kind(),
@@ -84,6 +91,10 @@ impl HasKind for SnapshotError {
 }
 
 impl HasKind for ForkError {
+    fn is_handshake(&self) -> bool {
+        matches!(self, Self::Clones { first, .. } if first.is_handshake())
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::Source(error) => error.kind(),
@@ -111,8 +122,17 @@ impl HasKind for LifecycleError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SandboxId;
     use crate::sandbox::error::InvalidRequest;
     use flames_provider::Error;
+
+    #[test]
+    fn a_guest_that_did_not_take_the_handshake_is_told_from_one_that_did_not_boot() {
+        let failed = |step: CreateStep| step.failed(Error::new(ErrorKind::Timeout, "run", "r"));
+        let resume = |step| ResumeError::Start { id: SandboxId::random(), source: Box::new(failed(step)) };
+        assert!(resume(CreateStep::AgentInit).is_handshake() && !resume(CreateStep::Boot).is_handshake());
+        assert!(CreateSandboxError::Start(failed(CreateStep::AgentInit)).is_handshake());
+    }
 
     #[test]
     fn what_nobody_could_meet_is_rejected_what_has_no_room_refused_what_broke_failed() {
