@@ -22,7 +22,7 @@ N ?= 20
 
 # In CI nothing may be skipped for want of a tool; elsewhere a missing tool skips its tests with a loud line.
 ifeq ($(CI),true)
-export FLAMES_REQUIRE ?= assets,root,qemu,postgres,redis,nats,caddy,s3
+export FLAMES_REQUIRE ?= assets,root,qemu,postgres,redis,nats,caddy,s3,e2b-clients
 endif
 
 .PHONY: help run test check bench assets deps clean release
@@ -41,6 +41,7 @@ run: ## install and build what is missing, then run a command in a microVM (TEMP
 test: ## all tests, those that boot microVMs and need servers included
 	@$(phase) dependencies scripts/install-deps.sh
 	@$(phase) assets $(MAKE) --no-print-directory assets
+	@$(phase) clients scripts/install-clients.sh || echo 'the clients of E2B could not be installed: their tests are skipped, or fail in CI'
 	@scripts/run-tests.sh
 
 check: ## format, lints, documentation, architecture: before a commit

@@ -14,7 +14,10 @@ build_packages=(
     linux-source-6.12 flex bison bc libelf-dev libssl-dev xz-utils patch binutils # guest kernel
     mmdebstrap uidmap fakeroot busybox-static erofs-utils                     # images, also without root
 )
-test_packages=(postgresql redis-server nats-server caddy nginx iproute2 git curl)
+test_packages=(postgresql redis-server nats-server caddy nginx iproute2 git curl python3-venv)
+
+# Clients of E2B. Another build of node brings its own npm, and Debian's would fight with it.
+command -v npm >/dev/null || test_packages+=(nodejs npm)
 
 policy=/usr/sbin/policy-rc.d
 policy_mark='# written by flames install-deps.sh'

@@ -4,11 +4,11 @@ use crate::answer;
 use crate::body::{Answer, Forwarded, Upload};
 use crate::dial::Dial;
 use crate::exchange::{Exchange, Late, UploadState};
-use crate::headers::{self, Client};
 use crate::pool::Connection;
 use crate::serve::{Server, Visitor};
 use crate::table::Target;
 use crate::tunnel;
+use flames_ingress::hop::{self, Client};
 use hyper::body::{Body, Incoming};
 use hyper::header::{HOST, HeaderMap, HeaderValue};
 use hyper::http::uri::PathAndQuery;
@@ -62,13 +62,13 @@ async fn forward<D: Dial>(
     if request.body().size_hint().lower() > target.limits.max_body_bytes {
         return too_large(&target);
     }
-    let upgrade = headers::wanted_upgrade(request.headers());
+    let upgrade = hop::wanted_upgrade(request.headers());
     let switch =
         upgrade.is_some().then(|| Switch { client: hyper::upgrade::on(&mut request), seat: visitor.seat });
     let exchange = Arc::new(Exchange::new(target.limits));
     let mut request = towards(&target, visitor.client, host, request, &exchange);
     if let Some(protocol) = upgrade {
-        headers::set_upgrade(request.headers_mut(), protocol);
+        hop::set_upgrade(request.headers_mut(), protocol);
     }
     match exchange.bound(send(server, &target, request)).await {
         Ok(Ok((response, connection))) => back(server, &target, exchange, switch, response, connection),
@@ -92,7 +92,7 @@ fn towards(
     exchange: &Arc<Exchange>,
 ) -> Request<Upload> {
     let (mut parts, body) = request.into_parts();
-    headers::towards_upstream(&mut parts.headers, client, &host);
+    hop::towards_upstream(&mut parts.headers, client, &host);
     parts.headers.insert(HOST, host);
     parts.uri = origin_form(parts.uri);
     parts.version = Version::HTTP_11;
@@ -164,9 +164,9 @@ fn back<D: Dial>(
     }
     let (mut parts, body) = response.into_parts();
     let protocol = parts.headers.get("upgrade").cloned().filter(|_| switched);
-    headers::strip_hop_by_hop(&mut parts.headers);
+    hop::strip_hop_by_hop(&mut parts.headers);
     if let Some(protocol) = protocol {
-        headers::set_upgrade(&mut parts.headers, protocol);
+        hop::set_upgrade(&mut parts.headers, protocol);
     }
     parts.version = Version::HTTP_11;
     let pool = Arc::clone(&target.pool);

@@ -25,7 +25,6 @@ mod config;
 mod dial;
 mod exchange;
 mod forward;
-mod headers;
 mod impatient;
 mod pool;
 mod serve;

@@ -3,10 +3,10 @@
 use crate::config::{ProxyConfig, Transport};
 use crate::dial::Dial;
 use crate::forward;
-use crate::headers::Client;
 use crate::impatient::Impatient;
 use crate::table::Table;
 use arc_swap::ArcSwap;
+use flames_ingress::hop::Client;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};

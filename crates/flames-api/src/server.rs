@@ -1,9 +1,9 @@
-//! Serves a router on TCP and on a unix socket, with bounds on slow and many clients.
+//! Serves a router on TCP, plain or under TLS, and on a unix socket, with bounds on slow and many clients.
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// A client that takes longer to send its headers is dropped.
@@ -30,15 +31,33 @@ trait Accept {
 
 /// Serves until `shutdown`, then lets open requests end.
 pub async fn serve_tcp(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    serve(listener, router, shutdown).await;
+    serve(listener, Transport::Plain, router, shutdown).await;
+}
+
+/// The same under TLS, with HTTP/2 for clients that offer it.
+pub async fn serve_tls(
+    listener: TcpListener,
+    mut tls: rustls::ServerConfig,
+    router: Router,
+    shutdown: CancellationToken,
+) {
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    serve(listener, Transport::Tls(TlsAcceptor::from(Arc::new(tls))), router, shutdown).await;
 }
 
 /// The same on a unix socket.
 pub async fn serve_unix(listener: UnixListener, router: Router, shutdown: CancellationToken) {
-    serve(listener, router, shutdown).await;
+    serve(listener, Transport::Plain, router, shutdown).await;
 }
 
-async fn serve<A: Accept>(listener: A, router: Router, shutdown: CancellationToken) {
+/// What lies between the socket and HTTP.
+#[derive(Clone)]
+enum Transport {
+    Plain,
+    Tls(TlsAcceptor),
+}
+
+async fn serve<A: Accept>(listener: A, transport: Transport, router: Router, shutdown: CancellationToken) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let open = GracefulShutdown::new();
     while let Some(place) = shutdown.run_until_cancelled(Arc::clone(&room).acquire_owned()).await {
@@ -52,20 +71,36 @@ async fn serve<A: Accept>(listener: A, router: Router, shutdown: CancellationTok
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
-        let builder = connection_builder();
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        let connection = open.watch(connection.into_owned());
+        let (transport, router, watcher) = (transport.clone(), router.clone(), open.watcher());
         tokio::spawn(async move {
             let _place = place;
-            if let Err(error) = connection.await {
-                tracing::debug!(error = %error, "a connection broke");
+            match transport {
+                Transport::Plain => converse(stream, router, watcher).await,
+                Transport::Tls(acceptor) => {
+                    let handshake = tokio::time::timeout(HEADER_TIMEOUT, acceptor.accept(stream));
+                    if let Ok(Ok(stream)) = handshake.await {
+                        converse(stream, router, watcher).await;
+                    }
+                }
             }
         });
     }
     drop(listener);
     if tokio::time::timeout(DRAIN, open.shutdown()).await.is_err() {
         tracing::warn!("requests were cut off: they went on longer than {DRAIN:?} after the shutdown began");
+    }
+}
+
+/// Serves one connection to its end.
+async fn converse<S>(stream: S, router: Router, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = TowerToHyperService::new(router);
+    let builder = connection_builder();
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection.into_owned()).await {
+        tracing::debug!(%error, "a connection broke");
     }
 }
 

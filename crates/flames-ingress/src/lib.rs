@@ -15,6 +15,7 @@
 #![warn(missing_docs)]
 
 pub mod decorate;
+pub mod hop;
 mod memory;
 mod name;
 mod route;

@@ -10,8 +10,8 @@ mod types;
 pub use process::ProcessEvents;
 pub use transport::Dial;
 pub use types::{
-    ByteStream, Entry, EntryKind, FileDownload, GuestError, GuestErrorKind, GuestResult, ProcessEnd,
-    ProcessEvent, ProcessInfo, Signal, StartProcess, Stdin, WriteFile,
+    ByteStream, Entry, EntryKind, FileDownload, GuestError, GuestErrorKind, GuestMetrics, GuestResult,
+    ProcessEnd, ProcessEvent, ProcessInfo, Signal, StartProcess, Stdin, WriteFile,
 };
 
 use crate::AccessToken;
@@ -19,6 +19,8 @@ use flames_guest::control::{INIT_PATH, InitRequest, InitResponse, SHUTDOWN_PATH}
 use std::sync::Arc;
 use std::time::Duration;
 use transport::{Call, Transport};
+
+pub use flames_guest::files::{Operation, Signed, signature};
 
 /// Port of the agent in every guest.
 pub const AGENT_PORT: u16 = flames_guest::PORT;
@@ -59,6 +61,14 @@ impl GuestClient {
     /// `Unauthenticated` for a wrong control token; `Internal` when the agent cannot do what it must.
     pub async fn init(&self, control: &AccessToken, init: &InitRequest) -> GuestResult<InitResponse> {
         self.transport.control(INIT_PATH, control, init, CALL_DEADLINE).await
+    }
+
+    /// What the guest uses at this moment.
+    ///
+    /// # Errors
+    /// `Unavailable` when the agent does not answer.
+    pub async fn metrics(&self) -> GuestResult<GuestMetrics> {
+        self.transport.get_json("/metrics", CALL_DEADLINE).await
     }
 
     /// Asks the guest to power off.

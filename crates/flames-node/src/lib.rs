@@ -32,8 +32,8 @@ pub use flames_vmm::{
 };
 pub use guest::{
     AGENT_PORT, ByteStream, Dial, Entry, EntryKind, FileDownload, GuestClient, GuestError, GuestErrorKind,
-    GuestResult, ProcessEnd, ProcessEvent, ProcessEvents, ProcessInfo, Signal, StartProcess, Stdin,
-    WriteFile,
+    GuestMetrics, GuestResult, Operation, ProcessEnd, ProcessEvent, ProcessEvents, ProcessInfo, Signal,
+    Signed, StartProcess, Stdin, WriteFile, signature,
 };
 pub use local::{FailurePoint, Limits, LocalNode, NodeConfig, TemplateSnapshots};
 pub use net::NetworkMode;

@@ -25,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) paths: Paths,
     /// The HTTP interface.
     pub(crate) api: Api,
+    /// The interface of E2B, for its unmodified clients.
+    pub(crate) e2b: E2b,
     /// Which infrastructure to use.
     pub(crate) providers: Providers,
     /// What a sandbox gets and may ask for.
@@ -66,6 +68,30 @@ pub(crate) struct Api {
     pub(crate) requests_per_minute: u32,
     /// Exposed ports of sandboxes are hosts `<port>-<sandbox>` below this domain.
     pub(crate) domain: String,
+}
+
+/// The interface of E2B, for its unmodified clients: REST calls and the way into sandboxes, on one listener.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct E2b {
+    /// Where it listens. Default: the port two above `api.listen`.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Ports of sandboxes are hosts `<port>-<sandbox>` below this domain; the API is there as `api.<domain>`.
+    /// With a port if clients must name one. Default: `api.domain` and the listener's port.
+    pub(crate) domain: Option<String>,
+    /// A PEM file with the certificate of the domain and of `*.<domain>`, and those above it. With it the
+    /// listener speaks TLS.
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// A PEM file with the certificate's private key.
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+impl E2b {
+    /// Where it listens.
+    pub(crate) fn address(&self, api: SocketAddr) -> SocketAddr {
+        let port = if api.port() == 0 { 0 } else { api.port().wrapping_add(2) };
+        self.listen.unwrap_or_else(|| SocketAddr::new(api.ip(), port))
+    }
 }
 
 /// Which infrastructure to use, one URL each. Credentials may stand in the URL, or in the environment where

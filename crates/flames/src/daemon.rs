@@ -1,6 +1,7 @@
 //! A control plane with its node and its listeners: for `flames up`, and embedded for the life of one command.
 
 use crate::config::{Alerts, Config};
+use crate::e2b;
 use crate::places::{Places, make_private_dir};
 use crate::providers;
 use crate::webhook::Webhook;
@@ -107,6 +108,17 @@ impl Daemon {
         Ok(())
     }
 
+    /// Serves clients of E2B, who have an API key too.
+    pub(crate) fn serve_e2b(&self, listener: e2b::Listener) {
+        let router = flames_e2b::router(flames_e2b::E2b {
+            plane: Arc::clone(&self.api.plane),
+            keys: self.api.keys.clone(),
+            rate: self.api.rate.clone(),
+            domain: listener.domain().to_owned(),
+        });
+        self.listeners.spawn(listener.serve(router, self.shutdown.clone()));
+    }
+
     /// Lets requests end and stops. Sandboxes go on.
     pub(crate) async fn stop(&self) {
         self.shutdown.cancel();
@@ -131,10 +143,10 @@ pub(crate) async fn start_machine(config: &Config, places: &Places) -> anyhow::R
     Ok(daemon)
 }
 
-/// A listener for clients with an API key.
-pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// A listener for clients with an API key; `setting` says where another address can be chosen.
+pub(crate) async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}: stop who does, or choose another with --listen or `api.listen`")
+        format!("cannot listen on {address}: stop who does, or choose another with {setting}")
     })
 }
 

@@ -6,6 +6,7 @@
 //! | `commands` | one file per command |
 //! | `client` | talks to a daemon over its unix socket or TCP |
 //! | `daemon` | a control plane, its node and its listeners, for `up` and for the embedded one of `run` |
+//! | `e2b` | the listener of E2B's interface |
 //! | `providers` | the only place that names adapters |
 //! | `webhook` | tells others of alerts |
 //! | `config` | the configuration file |
@@ -18,6 +19,7 @@ mod client;
 mod commands;
 mod config;
 mod daemon;
+mod e2b;
 mod output;
 mod places;
 mod providers;

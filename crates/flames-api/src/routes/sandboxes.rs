@@ -167,6 +167,7 @@ impl ListQuery {
             states: states.collect::<Result<_, _>>()?,
             template: self.template.clone(),
             metadata: pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect(),
+            ..Filter::default()
         })
     }
 }

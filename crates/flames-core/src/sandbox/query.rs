@@ -8,6 +8,7 @@ use crate::sandbox::record::Sandbox;
 use crate::sandbox::state::State;
 use flames_node::{AccessToken, GuestClient};
 use jiff::Timestamp;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// Which sandboxes to list. What is not set does not filter.
@@ -19,9 +20,23 @@ pub struct Filter {
     pub template: Option<String>,
     /// Only with all of these labels.
     pub metadata: BTreeMap<String, String>,
+    /// Only created at this moment or later.
+    pub created_since: Option<Timestamp>,
+    /// Which come first.
+    pub order: Order,
 }
 
-/// Some sandboxes, newest first.
+/// Which sandboxes come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Those created last.
+    #[default]
+    NewestFirst,
+    /// Those created first.
+    OldestFirst,
+}
+
+/// Some sandboxes, in the order that was asked for.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// At most as many as were asked for.
@@ -49,7 +64,7 @@ impl ControlPlane {
         Ok(self.records.load(id).await?.sandbox)
     }
 
-    /// The sandboxes that pass `filter`, newest first, `limit` of them from behind `after`.
+    /// The sandboxes that pass `filter`, `limit` of them from behind `after`.
     ///
     /// # Errors
     /// `Invalid` for a limit of 0 or above [`MAX_PAGE`].
@@ -63,7 +78,7 @@ impl ControlPlane {
             return Err(InvalidRequest::new("limit", format!("must be 1 to {MAX_PAGE}")).into());
         }
         let all = self.records.all().await?.into_iter().map(|stored| stored.sandbox);
-        Ok(page(all.filter(|sandbox| filter.passes(sandbox)).collect(), after, limit))
+        Ok(page(all.filter(|sandbox| filter.passes(sandbox)).collect(), filter.order, after, limit))
     }
 
     /// Sets when a sandbox ends, counted from now; for one that rests in a snapshot, from its resume on.
@@ -81,6 +96,24 @@ impl ControlPlane {
                     State::Snapshotted => sandbox.left_ms = whole.as_millis(),
                     _ => sandbox.ends_at = whole.ends_at(now),
                 }
+                Ok(())
+            })
+            .await?;
+        self.deadlines.set(&stored.sandbox);
+        Ok(stored.sandbox)
+    }
+
+    /// Puts the end of a sandbox off, counted from now. One that ends later anyway stays as it is.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::set_timeout`].
+    pub async fn extend_timeout(&self, id: &SandboxId, asked: Timeout) -> Result<Sandbox, LifecycleError> {
+        let ends_at = timeout(&self.limits, Some(asked))?.ends_at(self.clock.now());
+        let stored = self
+            .records
+            .update(id, |sandbox| {
+                must_live(sandbox)?;
+                sandbox.ends_at = later(sandbox.ends_at, ends_at);
                 Ok(())
             })
             .await?;
@@ -129,6 +162,7 @@ impl Filter {
         (self.states.is_empty() || self.states.contains(&sandbox.state))
             && self.template.as_ref().is_none_or(|name| name == sandbox.template.as_str())
             && self.metadata.iter().all(label)
+            && self.created_since.is_none_or(|since| sandbox.created_at >= since)
     }
 }
 
@@ -154,15 +188,25 @@ impl Cursor {
     }
 }
 
-/// Newest first; the id decides between two of the same microsecond.
-fn page(mut found: Vec<Sandbox>, after: Option<&Cursor>, limit: usize) -> Page {
-    found.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+/// By the time of creation; the id decides between two of the same microsecond.
+fn page(mut found: Vec<Sandbox>, order: Order, after: Option<&Cursor>, limit: usize) -> Page {
+    let in_order = |ordering: Ordering| match order {
+        Order::NewestFirst => ordering.reverse(),
+        Order::OldestFirst => ordering,
+    };
+    found.sort_by(|a, b| in_order((a.created_at, &a.id).cmp(&(b.created_at, &b.id))));
     if let Some(after) = after {
-        found.retain(|sandbox| (sandbox.created_at, &sandbox.id) < (after.created_at, &after.id));
+        let place = (after.created_at, &after.id);
+        found.retain(|sandbox| in_order((sandbox.created_at, &sandbox.id).cmp(&place)).is_gt());
     }
     let more = found.len() > limit;
     found.truncate(limit);
     Page { next: found.last().filter(|_| more).map(Cursor::of), sandboxes: found }
+}
+
+/// `None` is never.
+fn later(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    Some(one?.max(other?))
 }
 
 fn must_live(sandbox: &Sandbox) -> Result<(), LifecycleError> {

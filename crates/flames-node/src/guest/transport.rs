@@ -104,6 +104,15 @@ impl Transport {
         within(deadline, self.whole_answer(request)).await.map(drop)
     }
 
+    pub(super) async fn get_json<Answer: DeserializeOwned>(
+        &self,
+        path: &'static str,
+        deadline: Duration,
+    ) -> GuestResult<Answer> {
+        let request = finish(self.builder(http::Method::GET, path), full(Bytes::new()))?;
+        from_json(&within(deadline, self.whole_answer(request)).await?)
+    }
+
     /// A call that only the node may make: it carries the control token.
     pub(super) async fn control<Answer: DeserializeOwned>(
         &self,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use flames_guest::rpc::Code;
 use futures::stream::BoxStream;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -105,6 +105,26 @@ impl GuestErrorKind {
             _ => Self::Internal,
         }
     }
+}
+
+/// What a guest uses. Memory and disk in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct GuestMetrics {
+    /// Processors.
+    pub cpu_count: u32,
+    /// Since the last time somebody asked; 100 is all of one processor's time, of all processors together.
+    pub cpu_used_pct: f64,
+    /// Memory of the guest.
+    pub mem_total: u64,
+    /// What programs and the kernel hold of it.
+    pub mem_used: u64,
+    /// What caches of files hold of it.
+    pub mem_cache: u64,
+    /// Size of the root file system.
+    pub disk_total: u64,
+    /// What is used of it.
+    pub disk_used: u64,
 }
 
 /// A process to start.

@@ -70,6 +70,7 @@ pub(super) fn across_keys(file: &str, text: &str, config: &Config) -> Result<(),
             problem: format!("{default} is above sandbox.{max_key}, which is {max}"),
         })
         .collect();
+    mistakes.extend(half_of_tls(file, text, &document, config));
     mistakes.extend(alerts(&config.alerts).into_iter().map(|(path, problem)| {
         let names: Vec<&str> = path.iter().map(String::as_str).collect();
         let line = line_of_key(text, &document, &names);
@@ -87,4 +88,19 @@ fn alerts(config: &Alerts) -> Vec<(Vec<String>, String)> {
     let webhook = config.webhook.as_ref().and_then(|url| url.expose().err());
     mistakes.extend(webhook.map(|problem| (at(&["alerts", "webhook"]), problem)));
     mistakes
+}
+
+/// A certificate without its key, or the other way round.
+fn half_of_tls(file: &str, text: &str, document: &Document<&str>, config: &Config) -> Option<Mistake> {
+    let (key, other) = match (&config.e2b.tls_certificate, &config.e2b.tls_key) {
+        (Some(_), None) => ("tls_certificate", "tls_key"),
+        (None, Some(_)) => ("tls_key", "tls_certificate"),
+        _ => return None,
+    };
+    Some(Mistake {
+        file: file.to_owned(),
+        line: line_of_key(text, document, &["e2b", key]),
+        key: format!("e2b.{key}"),
+        problem: format!("needs e2b.{other} beside it"),
+    })
 }

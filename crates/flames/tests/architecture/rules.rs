@@ -37,7 +37,7 @@ pub(crate) enum Layer {
 }
 
 /// Every crate below `crates/`. An adapter is what lies below `adapters/`.
-const LAYERS: [(&str, Layer); 15] = [
+const LAYERS: [(&str, Layer); 16] = [
     ("flames-pool", Layer::Decision),
     ("flames-provider", Layer::Provider),
     ("flames-state", Layer::Interface),
@@ -51,6 +51,7 @@ const LAYERS: [(&str, Layer); 15] = [
     ("flames-node", Layer::Node),
     ("flames-core", Layer::Core),
     ("flames-api", Layer::Api),
+    ("flames-e2b", Layer::Api),
     ("flames", Layer::Binary),
     ("flames-testkit", Layer::Testkit),
 ];

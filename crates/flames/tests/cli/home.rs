@@ -32,6 +32,8 @@ pub(crate) struct Daemon {
     process: Child,
     /// `http://address:port`.
     pub(crate) url: String,
+    /// The same of E2B's interface.
+    pub(crate) e2b: String,
     /// Printed at the first start alone.
     pub(crate) key: Option<String>,
 }
@@ -171,6 +173,13 @@ impl Home {
         spawn_piped(&mut self.command(words))
     }
 
+    /// Adds to the configuration.
+    pub(crate) fn configure(&self, more: &str) {
+        let file = self.root.path().join("flames.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(file, format!("{text}{more}")).unwrap();
+    }
+
     /// Starts the daemon and waits until it serves.
     pub(crate) fn up(&mut self) -> &Daemon {
         self.up_with(&[])
@@ -180,11 +189,15 @@ impl Home {
         let words = [words, &["up", "--listen", "127.0.0.1:0"]].concat();
         let log = std::fs::File::create(self.root.path().join("daemon.log")).unwrap();
         let process = self.command(&words).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-        let daemon = self.daemon.insert(Daemon { process, url: String::new(), key: None });
+        let daemon =
+            self.daemon.insert(Daemon { process, url: String::new(), e2b: String::new(), key: None });
         let lines = BufReader::new(daemon.process.stdout.take().unwrap()).lines();
         for line in lines.map(Result::unwrap) {
             if let Some(shown) = line.strip_prefix("API key (shown this once, stored hashed): ") {
                 daemon.key = Some(shown.to_owned());
+            }
+            if let Some(pointed) = line.strip_prefix("E2B clients: E2B_API_URL=") {
+                daemon.e2b = pointed.split(' ').next().unwrap().to_owned();
             }
             if let Some(url) = line.strip_prefix("flames is up on ") {
                 daemon.url = url.split(' ').next().unwrap().to_owned();

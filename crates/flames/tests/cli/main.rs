@@ -5,6 +5,7 @@
 
 mod adoption;
 mod bad_input;
+mod e2b;
 mod egress;
 mod files;
 mod home;

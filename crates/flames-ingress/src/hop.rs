@@ -1,6 +1,7 @@
-//! What passes from one hop to the next (RFC 9110, section 7.6), and what the proxy adds. Pure functions.
+//! What passes from one hop to the next (RFC 9110, section 7.6), and what a proxy adds. Pure functions, for
+//! every proxy of this house.
 
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use std::net::IpAddr;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -23,13 +24,15 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 /// Who asks, as the listener saw it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Client {
-    pub(crate) address: IpAddr,
-    pub(crate) scheme: &'static str,
+pub struct Client {
+    /// Where the connection comes from.
+    pub address: IpAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
 }
 
 /// The protocol a request wants to switch to. `h2c` is none: it would carry requests past the routes.
-pub(crate) fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+pub fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let upgrade = headers.get(header::UPGRADE)?;
     let asks = connection_tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"));
     let is_h2c = upgrade.to_str().is_ok_and(|protocol| protocol.trim().eq_ignore_ascii_case("h2c"));
@@ -37,7 +40,7 @@ pub(crate) fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Removes what belongs to the hop it came from.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = connection_tokens(headers).filter_map(|token| token.parse().ok()).collect();
     for name in named.iter().filter(|name| !is_end_to_end(name)) {
         headers.remove(name);
@@ -49,7 +52,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Makes a client's headers the proxy's own request. `X-Forwarded-*` of a client are replaced: nobody in
 /// front of this proxy is trusted.
-pub(crate) fn towards_upstream(headers: &mut HeaderMap, client: Client, host: &HeaderValue) {
+pub fn towards_upstream(headers: &mut HeaderMap, client: Client, host: &HeaderValue) {
     let wants_trailers = headers.get(header::TE).is_some_and(|te| te == "trailers");
     strip_hop_by_hop(headers);
     if wants_trailers {
@@ -64,7 +67,7 @@ pub(crate) fn towards_upstream(headers: &mut HeaderMap, client: Client, host: &H
 }
 
 /// Asks for (or confirms) a switch on this hop.
-pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+pub fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, protocol);
 }

@@ -1,0 +1,122 @@
+//! One request on its way into a sandbox, and its answer on the way back.
+
+use super::lines::Lines;
+use crate::route;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use flames_core::sandbox::record::Sandbox;
+use flames_ingress::hop;
+use http::header::{HOST, HeaderName, HeaderValue, UPGRADE};
+use http::uri::{PathAndQuery, Uri};
+use http::{StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::copy_bidirectional;
+
+/// Opens the agent's control calls; nobody outside has one, and none is let through.
+const CONTROL_HEADER: HeaderName = HeaderName::from_static("x-flames-control");
+/// For the proxy alone.
+const OWN_HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static(route::ID_HEADER),
+    HeaderName::from_static(route::PORT_HEADER),
+    HeaderName::from_static("e2b-traffic-access-token"),
+];
+
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    #[error("the request cannot be forwarded")]
+    Head(#[source] http::Error),
+    #[error("the sandbox broke the connection before it answered")]
+    Sandbox(#[source] hyper_util::client::legacy::Error),
+    #[error("the sandbox switched protocols unasked")]
+    Switched,
+}
+
+impl Broken {
+    /// Whether there was not even a connection.
+    pub(super) fn is_closed_port(&self) -> bool {
+        matches!(self, Self::Sandbox(error) if error.is_connect())
+    }
+}
+
+pub(super) async fn forward(
+    lines: &Lines,
+    sandbox: &Sandbox,
+    port: u16,
+    mut request: Request,
+) -> Result<Response, Broken> {
+    let wanted = hop::wanted_upgrade(request.headers());
+    let client = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
+    let request = towards_sandbox(request, wanted).map_err(Broken::Head)?;
+    let mut response = lines.to(&sandbox.run, port).await.request(request).await.map_err(Broken::Sandbox)?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let client = client.ok_or(Broken::Switched)?;
+        tokio::spawn(tunnel(client, hyper::upgrade::on(&mut response)));
+    }
+    Ok(towards_client(response.map(Body::new)))
+}
+
+/// The proxy's own request. The body flows.
+fn towards_sandbox(request: Request, upgrade: Option<HeaderValue>) -> Result<Request, http::Error> {
+    let host = route::host(&request).ok().and_then(|host| HeaderValue::from_str(host).ok());
+    let (mut parts, body) = request.into_parts();
+    hop::strip_hop_by_hop(&mut parts.headers);
+    for name in OWN_HEADERS.iter().chain([&CONTROL_HEADER]) {
+        parts.headers.remove(name);
+    }
+    if let Some(host) = host {
+        parts.headers.insert(HOST, host);
+    }
+    if let Some(protocol) = upgrade {
+        hop::set_upgrade(&mut parts.headers, protocol);
+    }
+    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    parts.uri = Uri::builder().scheme("http").authority("guest").path_and_query(path).build()?;
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    Ok(Request::from_parts(parts, body))
+}
+
+fn towards_client(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+    let protocol = parts.headers.get(UPGRADE).cloned().filter(|_| switched);
+    hop::strip_hop_by_hop(&mut parts.headers);
+    if let Some(protocol) = protocol {
+        hop::set_upgrade(&mut parts.headers, protocol);
+    }
+    parts.version = Version::HTTP_11;
+    Response::from_parts(parts, body)
+}
+
+/// Carries bytes both ways until one side ends, or the sandbox does. How it ended concerns its two ends alone.
+async fn tunnel(client: OnUpgrade, sandbox: OnUpgrade) {
+    if let Ok((client, sandbox)) = tokio::try_join!(client, sandbox) {
+        let _bytes = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(sandbox)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forwarded_request_keeps_path_query_and_host_and_loses_what_is_the_proxys() {
+        let request = Request::get("http://8000-iabc.x/a%2Fb?c=%20d")
+            .header("x-flames-control", "secret")
+            .header("e2b-sandbox-id", "iabc")
+            .header("e2b-traffic-access-token", "t")
+            .header("connection", "x-hop")
+            .header("x-hop", "1")
+            .header("x-access-token", "t")
+            .body(Body::empty())
+            .unwrap();
+        let request = towards_sandbox(request, None).unwrap();
+        assert_eq!(request.uri().path_and_query().unwrap(), "/a%2Fb?c=%20d");
+        let names: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["x-access-token", "host"]);
+        assert_eq!(request.headers()["host"], "8000-iabc.x");
+    }
+}

@@ -1,0 +1,104 @@
+//! The way from a client into a sandbox: every request is forwarded as it comes, and its answer as it is made.
+//!
+//! The agent itself checks access tokens and signatures, so this holds for whoever reaches it by another way
+//! too. What the proxy keeps from it is what only the node may call ([`is_public_call`]).
+
+mod answer;
+mod forward;
+mod guard;
+mod lines;
+
+pub use guard::is_public_call;
+
+use crate::error::chain;
+use answer::Refusal;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use flames_core::sandbox::error::LifecycleError;
+use flames_core::sandbox::query::{Filter, MAX_PAGE};
+use flames_core::sandbox::record::Sandbox;
+use flames_core::sandbox::state::State;
+use flames_core::{ControlPlane, SandboxId};
+use flames_node::AGENT_PORT;
+use lines::Lines;
+use std::sync::Arc;
+
+/// Leads requests into sandboxes. Clones share their connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxy {
+    plane: Arc<ControlPlane>,
+    lines: Lines,
+}
+
+impl Proxy {
+    pub(crate) fn new(plane: Arc<ControlPlane>) -> Self {
+        Self { lines: Lines::new(Arc::clone(&plane)), plane }
+    }
+
+    /// Serves a request that names its sandbox.
+    pub(crate) async fn forward(&self, id: &SandboxId, port: u16, request: Request) -> Response {
+        match self.find(id).await {
+            Ok(sandbox) => self.forward_to(&sandbox, port, request).await,
+            Err(refusal) => refusal.into_response(),
+        }
+    }
+
+    /// Serves a request for a file whose signature is all that it shows.
+    pub(crate) async fn forward_signed(&self, request: Request) -> Response {
+        let signer = match guard::Claim::of(&request) {
+            Some(claim) => self.signer(&claim).await,
+            None => Ok(None),
+        };
+        match signer {
+            Ok(Some(sandbox)) => self.forward_to(&sandbox, AGENT_PORT, request).await,
+            Ok(None) => Refusal::unknown_signature().into_response(),
+            Err(error) => Refusal::fault("", chain(&error)).into_response(),
+        }
+    }
+
+    async fn forward_to(&self, sandbox: &Sandbox, port: u16, request: Request) -> Response {
+        if port == AGENT_PORT && !is_public_call(request.uri().path()) {
+            return Refusal::private_call(&sandbox.id).into_response();
+        }
+        match forward::forward(&self.lines, sandbox, port, request).await {
+            Ok(response) => response,
+            Err(broken) => self.explain(sandbox, port, broken).await.into_response(),
+        }
+    }
+
+    /// A sandbox that can be sent to.
+    async fn find(&self, id: &SandboxId) -> Result<Sandbox, Refusal> {
+        match self.plane.get(id).await {
+            Ok(sandbox) if sandbox.state == State::Running => Ok(sandbox),
+            Ok(_) | Err(LifecycleError::NotFound(_)) => Err(Refusal::no_sandbox(id)),
+            Err(error) => Err(Refusal::fault(id.as_str(), chain(&error))),
+        }
+    }
+
+    /// The sandbox whose token made a signature.
+    async fn signer(&self, claim: &guard::Claim) -> Result<Option<Sandbox>, LifecycleError> {
+        let filter = Filter { states: vec![State::Running], ..Filter::default() };
+        let mut after = None;
+        loop {
+            let page = self.plane.list(&filter, after.as_ref(), MAX_PAGE).await?;
+            let made_it = |sandbox: &Sandbox| claim.is_made_with(&self.plane.access_token(&sandbox.id));
+            if let Some(signer) = page.sandboxes.into_iter().find(made_it) {
+                return Ok(Some(signer));
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Why a request was not answered: the sandbox may have ended meanwhile.
+    async fn explain(&self, sandbox: &Sandbox, port: u16, broken: forward::Broken) -> Refusal {
+        match self.find(&sandbox.id).await {
+            Err(refusal) => refusal,
+            Ok(now) if now.run != sandbox.run => Refusal::no_sandbox(&sandbox.id),
+            Ok(_) if broken.is_closed_port() => Refusal::closed_port(&sandbox.id, port),
+            Ok(_) => Refusal::broke_off(&sandbox.id, port, chain(&broken)),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Create, in both of its generations.
+
+use super::Caller;
+use super::extract::Body;
+use super::model::{AutoResume, CLIENT_ID, ENVD_VERSION, NewSandbox, SandboxView};
+use crate::E2b;
+use crate::error::{ApiError, ApiResult};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
+use flames_core::IdempotencyKey;
+use flames_core::sandbox::admit::{CreateSandbox, Timeout};
+use flames_core::sandbox::record::Sandbox;
+use flames_node::TemplateName;
+use std::time::Duration;
+
+/// Taken when a create of the first generation names no timeout.
+const FIRST_TIMEOUT_S: i64 = 15;
+/// The same for the second generation.
+const TIMEOUT_S: i64 = 300;
+
+type Created = (StatusCode, Json<SandboxView>);
+
+pub(super) async fn create_v1(
+    State(e2b): State<E2b>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Body(asked): Body<NewSandbox>,
+) -> ApiResult<Created> {
+    create(&e2b, &caller, &headers, asked, FIRST_TIMEOUT_S).await
+}
+
+pub(super) async fn create_v2(
+    State(e2b): State<E2b>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Body(asked): Body<NewSandbox>,
+) -> ApiResult<Created> {
+    create(&e2b, &caller, &headers, asked, TIMEOUT_S).await
+}
+
+async fn create(
+    e2b: &E2b,
+    caller: &Caller,
+    headers: &HeaderMap,
+    asked: NewSandbox,
+    default_timeout_s: i64,
+) -> ApiResult<Created> {
+    let request = to_core(asked, default_timeout_s)?;
+    let sandbox = match idempotency_key(caller, headers)? {
+        Some(key) => e2b.plane.create_once(request, key).await?,
+        None => e2b.plane.create(request).await?,
+    };
+    Ok((StatusCode::CREATED, Json(view(e2b, &sandbox))))
+}
+
+/// A sandbox as the clients take it up.
+pub(super) fn view(e2b: &E2b, sandbox: &Sandbox) -> SandboxView {
+    SandboxView {
+        template_id: sandbox.template.to_string(),
+        sandbox_id: sandbox.id.to_string(),
+        client_id: CLIENT_ID,
+        alias: sandbox.template.to_string(),
+        envd_version: ENVD_VERSION,
+        envd_access_token: e2b.plane.access_token(&sandbox.id).expose().to_owned(),
+        domain: e2b.domain.clone(),
+    }
+}
+
+/// The client's name for this request, kept apart from other clients' names.
+fn idempotency_key(caller: &Caller, headers: &HeaderMap) -> ApiResult<Option<IdempotencyKey>> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    Ok(Some(IdempotencyKey::parse(&caller.0, key.to_str().unwrap_or_default())?))
+}
+
+fn to_core(asked: NewSandbox, default_timeout_s: i64) -> ApiResult<CreateSandbox> {
+    refuse_what_is_missing(&asked)?;
+    let template = template(&asked.template_id)?;
+    let mut env = asked.env_vars.unwrap_or_default();
+    for (name, value) in [("E2B_SANDBOX", "true"), ("E2B_TEMPLATE_ID", template.as_str())] {
+        env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    }
+    Ok(CreateSandbox {
+        template: template.to_string(),
+        metadata: asked.metadata.unwrap_or_default(),
+        env,
+        timeout: Some(seconds(asked.timeout.unwrap_or(default_timeout_s))),
+        ..CreateSandbox::default()
+    })
+}
+
+/// Says no to what would silently not be done.
+fn refuse_what_is_missing(asked: &NewSandbox) -> ApiResult<()> {
+    let resumes = asked.auto_resume.is_some_and(|AutoResume { enabled }| enabled);
+    let pauses = asked.auto_pause == Some(true);
+    if asked.auto_pause_memory == Some(false) && (!pauses || resumes) {
+        return Err(ApiError::bad_request("autoPauseMemory: false needs autoPause and excludes autoResume"));
+    }
+    let missing = [
+        (pauses, "autoPause is"),
+        (resumes, "autoResume is"),
+        (asked.mcp.is_some(), "mcp is"),
+        (asked.iam.is_some(), "iam is"),
+        (asked.volume_mounts.as_ref().is_some_and(|mounts| !mounts.is_empty()), "volumeMounts are"),
+    ];
+    match missing.into_iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(ApiError::unsupported(what)),
+        None => Ok(()),
+    }
+}
+
+/// A template by name: `name`, `name:tag` or `namespace/name:tag`, of which there is one namespace and one tag.
+pub(super) fn template(text: &str) -> ApiResult<TemplateName> {
+    if text.is_empty() {
+        return Err(ApiError::bad_request("`templateID` must name a template"));
+    }
+    let name = text.rsplit_once('/').map_or(text, |(_, name)| name);
+    let (name, tag) = name.split_once(':').unwrap_or((name, "default"));
+    if !matches!(tag, "default" | "latest") {
+        return Err(ApiError::no_template(text));
+    }
+    TemplateName::parse(name).map_err(|_| ApiError::no_template(text))
+}
+
+/// A timeout; less than none is none.
+pub(super) fn seconds(seconds: i64) -> Timeout {
+    Timeout::After(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_named_with_or_without_namespace_and_tag() {
+        for text in ["base", "base:default", "me/base", "me/base:latest"] {
+            assert_eq!(template(text).unwrap().as_str(), "base", "{text}");
+        }
+        for (text, code) in [("", 400), ("Base", 404), ("base:v2", 404), ("../base/", 404), ("a b", 404)] {
+            assert_eq!(template(text).unwrap_err().code, code, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_and_not_ignored() {
+        let refused = |body: &str| {
+            let asked: NewSandbox = serde_json::from_str(body).unwrap();
+            refuse_what_is_missing(&asked).unwrap_err().code
+        };
+        assert_eq!(refused(r#"{"autoPauseMemory":false}"#), 400);
+        assert_eq!(refused(r#"{"mcp":{}}"#), 501);
+        assert_eq!(refused(r#"{"volumeMounts":[{}]}"#), 501);
+    }
+
+    #[test]
+    fn defaults_of_the_guest_can_be_overridden_and_no_timeout_is_negative() {
+        let body = r#"{"templateID":"base","envVars":{"E2B_SANDBOX":"mine"},"timeout":-3}"#;
+        let request = to_core(serde_json::from_str(body).unwrap(), TIMEOUT_S).unwrap();
+        assert_eq!(
+            (request.env["E2B_SANDBOX"].as_str(), request.env["E2B_TEMPLATE_ID"].as_str()),
+            ("mine", "base")
+        );
+        assert_eq!(request.timeout, Some(Timeout::After(Duration::ZERO)));
+    }
+}

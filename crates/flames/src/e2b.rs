@@ -1,0 +1,76 @@
+//! The listener of E2B's interface: plain, or under TLS with a certificate from files.
+
+use crate::config::{self, Config};
+use crate::daemon;
+use anyhow::Context;
+use axum::Router;
+use flames_api::server;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::net::SocketAddr;
+use std::path::Path;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// A listener that does not serve yet.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+    domain: String,
+    tls: Option<rustls::ServerConfig>,
+}
+
+impl Listener {
+    /// Listens, once the certificate was read.
+    pub(crate) async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let tls = tls(&config.e2b)?;
+        let listener = daemon::bind(config.e2b.address(config.api.listen), "`e2b.listen`").await?;
+        let address = listener.local_addr()?;
+        let domain = config.e2b.domain.clone();
+        let domain = domain.unwrap_or_else(|| format!("{}:{}", config.api.domain, address.port()));
+        Ok(Self { listener, address, domain, tls })
+    }
+
+    /// Sandboxes are below it.
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// How to point a client here.
+    pub(crate) fn told(&self) -> String {
+        match self.tls {
+            Some(_) => format!("E2B clients: E2B_DOMAIN={}", self.domain),
+            None => format!("E2B clients: E2B_API_URL=http://{0} E2B_SANDBOX_URL=http://{0}", self.address),
+        }
+    }
+
+    /// Serves until `shutdown`.
+    pub(crate) async fn serve(self, router: Router, shutdown: CancellationToken) {
+        match self.tls {
+            Some(tls) => server::serve_tls(self.listener, tls, router, shutdown).await,
+            None => server::serve_tcp(self.listener, router, shutdown).await,
+        }
+    }
+}
+
+fn tls(config: &config::E2b) -> anyhow::Result<Option<rustls::ServerConfig>> {
+    let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) else { return Ok(None) };
+    let chain = certificates(certificate)
+        .with_context(|| format!("e2b.tls_certificate: {} cannot be used", certificate.display()))?;
+    let unusable = || format!("e2b.tls_key: {} cannot be used", key.display());
+    let key = PrivateKeyDer::from_pem_file(key).with_context(unusable)?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let tls = rustls::ServerConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .with_context(unusable)?;
+    Ok(Some(tls))
+}
+
+fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let chain = CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>()?;
+    anyhow::ensure!(!chain.is_empty(), "it holds no certificate");
+    Ok(chain)
+}

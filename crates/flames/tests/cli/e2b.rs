@@ -1,0 +1,165 @@
+//! Unmodified clients of E2B, installed by `scripts/install-clients.sh`, against a daemon with real microVMs.
+//! Their programs lie in `tests/e2b`, and the examples of the documentation in `examples/e2b`.
+
+use crate::home::Home;
+use flames_provider::conformance::skip;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A daemon and the clients that are pointed at it.
+struct Mover {
+    home: Home,
+    clients: PathBuf,
+    key: String,
+    url: String,
+}
+
+impl Mover {
+    fn new() -> Option<Self> {
+        let mut home = Home::as_root()?;
+        let clients = PathBuf::from(std::env::var_os("FLAMES_ASSETS")?).join("clients");
+        let Ok(clients) = clients.canonicalize() else {
+            skip("e2b-clients", "run scripts/install-clients.sh");
+            return None;
+        };
+        let daemon = home.up();
+        let (key, url) = (daemon.key.clone().unwrap(), daemon.e2b.clone());
+        Some(Self { home, clients, key, url })
+    }
+
+    /// A program with the two variables and the key.
+    fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command
+            .env("E2B_API_KEY", &self.key)
+            .env("E2B_API_URL", &self.url)
+            .env("E2B_SANDBOX_URL", &self.url)
+            .env("HOME", self.home.data())
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env_remove("E2B_DOMAIN")
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2b"));
+        command
+    }
+
+    fn python(&self, version: &str) -> Command {
+        self.command(self.clients.join(version).join("bin/python"))
+    }
+
+    fn runs(&self, mut command: Command) -> String {
+        let output = command.output().unwrap();
+        let told = format!(
+            "{}\n{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(output.status.success(), "{command:?}: {told}");
+        println!("{told}");
+        told
+    }
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/e2b").join(name)
+}
+
+#[test]
+fn vm_the_python_client_lives_a_whole_life() {
+    let Some(mover) = Mover::new() else { return };
+    let mut command = mover.python("python");
+    command.arg("lifecycle.py");
+    mover.runs(command);
+}
+
+#[test]
+fn vm_the_python_client_works_in_a_sandbox() {
+    let Some(mover) = Mover::new() else { return };
+    let mut command = mover.python("python");
+    command.arg("guest.py");
+    mover.runs(command);
+}
+
+#[test]
+fn vm_older_python_and_asynchronous_clients_work() {
+    let Some(mover) = Mover::new() else { return };
+    for (version, words) in [
+        ("python-old", &["lifecycle.py", "a_sandbox_is_created"][..]),
+        ("python-old", &["lifecycle.py", "lists_filter"]),
+        ("python-old", &["guest.py", "commands_say"]),
+        ("python-old", &["guest.py", "files_are"]),
+        ("python", &["async_client.py"]),
+    ] {
+        let mut command = mover.python(version);
+        command.args(words);
+        mover.runs(command);
+    }
+}
+
+#[test]
+fn vm_the_javascript_client_works() {
+    let Some(mover) = Mover::new() else { return };
+    let mut command = mover.command("node");
+    command.arg("client.mjs").arg(&mover.clients);
+    mover.runs(command);
+}
+
+#[test]
+fn vm_the_examples_of_the_documentation_run() {
+    let Some(mover) = Mover::new() else { return };
+    let mut python = mover.python("python");
+    python.arg(example("quickstart.py"));
+    assert!(mover.runs(python).contains("[2, 3, 5, 7"));
+    // Node finds packages beside the program.
+    let script = mover.home.file("quickstart.mjs");
+    std::fs::copy(example("quickstart.mts"), &script).unwrap();
+    std::os::unix::fs::symlink(mover.clients.join("js/node_modules"), mover.home.file("node_modules"))
+        .unwrap();
+    let mut node = mover.command("node");
+    node.arg(script);
+    assert!(mover.runs(node).contains("42"));
+    let mut shell = mover.command(example("quickstart.sh"));
+    let path = std::env::var("PATH").unwrap();
+    shell.env("PATH", format!("{}:{path}", mover.clients.join("js/node_modules/.bin").display()));
+    assert!(mover.runs(shell).contains("hello from inside"));
+}
+
+#[test]
+fn vm_a_sandbox_made_by_either_interface_is_the_others_too() {
+    let Some(mover) = Mover::new() else { return };
+    let mut create = mover.python("python");
+    create.args(["-c", "from e2b import Sandbox; print(Sandbox.create('base').sandbox_id)"]);
+    let id = mover.runs(create).trim().to_owned();
+    assert_eq!(mover.home.json(&["inspect", &id])["template"], "base");
+    mover.home.ok(&["rm", &id]);
+    let mut look = mover.python("python");
+    look.args(["-c", &format!("from e2b import Sandbox; assert Sandbox.kill('{id}') is False")]);
+    mover.runs(look);
+}
+
+#[test]
+fn vm_a_client_survives_a_restart_of_the_daemon() {
+    let Some(mut mover) = Mover::new() else { return };
+    let port = mover.url.rsplit(':').next().unwrap().to_owned();
+    let flag = mover.home.file("restarted");
+    let mut client = mover.python("python");
+    client.args(["-c", RESTARTED]).env("FLAG", &flag);
+    let mut client = client.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    crate::home::first_line(&mut client);
+    mover.home.down("KILL");
+    mover.home.configure(&format!("[e2b]\nlisten = \"127.0.0.1:{port}\"\n"));
+    mover.home.up();
+    std::fs::write(flag, "").unwrap();
+    assert!(client.wait().unwrap().success());
+}
+
+const RESTARTED: &str = r#"
+import os, time
+from e2b import Sandbox
+sandbox = Sandbox.create("base")
+sandbox.commands.run("echo kept > kept")
+print("ready", flush=True)
+while not os.path.exists(os.environ["FLAG"]):
+    time.sleep(0.05)
+assert sandbox.commands.run("cat kept").stdout == "kept\n"
+assert sandbox.files.read("kept") == "kept\n"
+assert sandbox.kill() is True
+"#;

@@ -1,0 +1,44 @@
+#!/bin/bash
+# Installs the clients of E2B that the tests use, unmodified, at pinned versions, into the cache, and
+# makes `clients` of the assets a link to them.
+#
+# usage: install-clients.sh
+#
+# The folder is named after what is in it, so a second call is quick. It holds `python` and `python-old` (virtual
+# environments) and `js/node_modules`. Without a registry, or without python3 or npm, nothing is installed: the tests that
+# need it skip themselves loudly, or fail when FLAMES_REQUIRE names e2b-clients.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+# The newest when this was written, and the one that most programs had before it.
+python_new=2.63.0
+python_old=2.45.1
+js=2.51.0
+cli=2.19.0
+
+main() {
+    folder=$cache/clients/$(printf '%s\n' "$python_new" "$python_old" "$js" "$cli" | hash_text)
+    lock clients
+    [ -f "$folder/whole" ] || install_all
+    link "$folder" "$assets/clients"
+}
+
+install_all() {
+    require_tool python3 python3-venv
+    require_tool npm npm
+    say "clients: installing e2b $python_new and $python_old (PyPI), e2b $js and @e2b/cli $cli (npm)"
+    rm -rf "$folder"
+    mkdir -p "$folder/js"
+    python_client python "$python_new"
+    python_client python-old "$python_old"
+    (cd "$folder/js" && npm init --yes && npm install --no-audit --no-fund "e2b@$js" "@e2b/cli@$cli") >&2
+    touch "$folder/whole"
+}
+
+# A folder is filled where it stays: virtual environments do not like to be moved.
+python_client() {
+    python3 -m venv "$folder/$1"
+    "$folder/$1/bin/pip" --quiet --disable-pip-version-check install "e2b==$2" >&2
+}
+
+main "$@"
