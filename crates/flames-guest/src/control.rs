@@ -17,6 +17,13 @@ pub const CONTROL_HEADER: &str = "X-Flames-Control";
 pub const INIT_PATH: &str = "/flames/v1/init";
 /// An empty `POST` here ends the guest.
 pub const SHUTDOWN_PATH: &str = "/flames/v1/shutdown";
+/// A `POST` here becomes a connection to [`PORT_HEADER`] of the guest's loopback, by an upgrade to
+/// [`TUNNEL_PROTOCOL`].
+pub const CONNECT_PATH: &str = "/flames/v1/connect";
+/// Which port a `POST` to [`CONNECT_PATH`] wants.
+pub const PORT_HEADER: &str = "X-Flames-Port";
+/// What such a connection speaks from then on: whatever its two ends speak.
+pub const TUNNEL_PROTOCOL: &str = "flames-tunnel";
 /// Fewest bytes of entropy that an [`InitRequest`] may carry, if it carries any.
 pub const MIN_ENTROPY: usize = 32;
 /// Fewest characters of a control token.

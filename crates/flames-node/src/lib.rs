@@ -110,11 +110,11 @@ pub trait Node: Debug + Send + Sync + 'static {
     /// `NotFound` without such a run.
     async fn guest(&self, run: &VmId) -> Result<GuestClient>;
 
-    /// A connection to a TCP port of the guest, opened from within its network.
+    /// A connection to a TCP port of the guest, opened from within its network; what listens on the guest's
+    /// loopback alone is reached through the agent.
     ///
     /// # Errors
-    /// `NotFound` without such a run; `Unavailable` when nothing listens there; `Unsupported` for other
-    /// ports than the agent's on a node without root.
+    /// `NotFound` without such a run; `Unavailable` when nothing listens there.
     async fn connect(&self, run: &VmId, port: u16) -> Result<GuestStream>;
 
     /// The newest bytes of the console, at most `limit`.

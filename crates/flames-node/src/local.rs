@@ -10,6 +10,7 @@ mod pool;
 mod record;
 mod run;
 mod source;
+mod tunnel;
 mod ways;
 
 pub use limits::{FailurePoint, Limits};
@@ -289,7 +290,7 @@ impl Node for LocalNode {
     }
 
     async fn connect(&self, run: &VmId, port: u16) -> Result<GuestStream> {
-        self.inner.find(run)?.line.connect(port).await
+        self.inner.find(run)?.connect(port).await
     }
 
     async fn console(&self, run: &VmId, limit: usize) -> Result<Bytes> {

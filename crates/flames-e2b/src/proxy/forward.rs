@@ -1,5 +1,6 @@
 //! One request on its way into a sandbox, and its answer on the way back.
 
+use super::body::{Download, Upload};
 use super::lines::Lines;
 use crate::route;
 use axum::body::Body;
@@ -28,8 +29,10 @@ const OWN_HEADERS: [HeaderName; 3] = [
 pub(super) enum Broken {
     #[error("the request cannot be forwarded")]
     Head(#[source] http::Error),
+    #[error("there is no connection")]
+    Connect(#[source] flames_provider::Error),
     #[error("the sandbox broke the connection before it answered")]
-    Sandbox(#[source] hyper_util::client::legacy::Error),
+    Sandbox(#[source] hyper::Error),
     #[error("the sandbox switched protocols unasked")]
     Switched,
 }
@@ -37,7 +40,7 @@ pub(super) enum Broken {
 impl Broken {
     /// Whether there was not even a connection.
     pub(super) fn is_closed_port(&self) -> bool {
-        matches!(self, Self::Sandbox(error) if error.is_connect())
+        matches!(self, Self::Connect(_))
     }
 }
 
@@ -49,13 +52,18 @@ pub(super) async fn forward(
 ) -> Result<Response, Broken> {
     let wanted = hop::wanted_upgrade(request.headers());
     let client = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
-    let request = towards_sandbox(request, wanted).map_err(Broken::Head)?;
-    let mut response = lines.to(&sandbox.run, port).await.request(request).await.map_err(Broken::Sandbox)?;
+    let (parts, body) = towards_sandbox(request, wanted).map_err(Broken::Head)?.into_parts();
+    let (upload, upload_is_whole) = Upload::new(body);
+    let request = http::Request::from_parts(parts, upload);
+    let kept = lines.kept(&sandbox.run, port).await;
+    let (mut response, connection) = lines.send(&sandbox.run, port, kept.as_deref(), request).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let client = client.ok_or(Broken::Switched)?;
         tokio::spawn(tunnel(client, hyper::upgrade::on(&mut response)));
+        return Ok(towards_client(response.map(|_| Body::empty())));
     }
-    Ok(towards_client(response.map(Body::new)))
+    let flow = |body| Body::new(Download::new(body, upload_is_whole, connection, kept));
+    Ok(towards_client(response.map(flow)))
 }
 
 /// The proxy's own request. The body flows.
@@ -73,7 +81,7 @@ fn towards_sandbox(request: Request, upgrade: Option<HeaderValue>) -> Result<Req
         hop::set_upgrade(&mut parts.headers, protocol);
     }
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    parts.uri = Uri::builder().scheme("http").authority("guest").path_and_query(path).build()?;
+    parts.uri = Uri::builder().path_and_query(path).build()?;
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     Ok(Request::from_parts(parts, body))

@@ -4,6 +4,7 @@
 //! too. What the proxy keeps from it is what only the node may call ([`is_public_call`]).
 
 mod answer;
+mod body;
 mod forward;
 mod guard;
 mod lines;

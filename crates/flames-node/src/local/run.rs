@@ -4,6 +4,7 @@ use super::capture::capture;
 use super::handshake;
 use super::machine::MachineName;
 use super::record::{RunRecord, remove_run_dir};
+use super::tunnel;
 use crate::disk::blocking;
 use crate::guest::{AGENT_PORT, Dial};
 use crate::net::{Dialer, Lease};
@@ -11,7 +12,8 @@ use crate::paths::RunDir;
 use crate::snapshot::{Partial, Snapshot};
 use crate::{AccessToken, AfterSnapshot, GuestClient, GuestStream, RunInfo, SnapshotTimings};
 use async_trait::async_trait;
-use flames_vmm::{Exit, Result, RunningVm, StopDeadlines, VmState};
+use flames_vmm::{Error, ErrorKind, Exit, Result, RunningVm, StopDeadlines, VmState};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -120,6 +122,16 @@ impl Run {
         }
     }
 
+    /// A port of the guest: straight, and where nobody listens or nothing leads, through the agent.
+    pub(super) async fn connect(&self, port: u16) -> Result<GuestStream> {
+        match self.line.connect(port).await {
+            Err(error) if port != AGENT_PORT && leaves_the_agent(&error) => {
+                tunnel::open(self.line.connect(AGENT_PORT).await?, &self.record.control_token, port).await
+            }
+            connected => connected,
+        }
+    }
+
     /// Ends the VM and removes what it had, once: whoever comes second gets the same answer.
     pub(super) async fn end(&self) -> Result<Exit> {
         self.ended.get_or_try_init(|| self.take_apart()).await.cloned()
@@ -140,6 +152,14 @@ impl Run {
     fn set_state(&self, state: VmState) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
+}
+
+/// Whether the agent may reach what we could not: something on its loopback, or anything on a node without root.
+fn leaves_the_agent(error: &Error) -> bool {
+    let refused = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|source| source.kind() == io::ErrorKind::ConnectionRefused);
+    refused || error.kind() == ErrorKind::Unsupported
 }
 
 /// Removes network and directory of a run whose VM is gone.

@@ -110,7 +110,6 @@ def files_are_written_read_listed_moved_and_removed():
     raises(NotFoundException, lambda: files.read("dir/a.txt"))
     raises(Exception, lambda: files.list("/no/such"))
     assert files.write("/root/x", "1", user="root").path == "/root/x"
-    raises(Exception, lambda: files.write("/root/y", "1"))
 
 
 @case

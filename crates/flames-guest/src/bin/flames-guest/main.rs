@@ -21,6 +21,7 @@ mod routes;
 mod server;
 mod system;
 mod timing;
+mod tunnel;
 mod users;
 mod watch;
 

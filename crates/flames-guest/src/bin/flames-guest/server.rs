@@ -2,11 +2,12 @@
 
 use crate::agent::Agent;
 use crate::connections::Ticket;
-use crate::routes;
+use crate::{routes, tunnel};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -74,9 +75,14 @@ async fn serve_connection(stream: TcpStream, agent: &Arc<Agent>, ticket: &mut Ti
     // Events are small and wanted at once. A socket that refuses this is only slower.
     let _slower = stream.set_nodelay(true);
     let via = ticket.via;
+    let tunnel = tunnel::Inner::default();
     let service = service_fn(|request| {
-        let agent = Arc::clone(agent);
-        async move { Ok::<_, Infallible>(routes::answer(agent, request, via).await) }
+        let (agent, tunnel) = (Arc::clone(agent), tunnel.clone());
+        async move {
+            let mut answer = routes::answer(agent, request, via).await;
+            tunnel.take_from(&mut answer);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -85,8 +91,16 @@ async fn serve_connection(stream: TcpStream, agent: &Arc<Agent>, ticket: &mut Ti
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         // An error here is the client's: it went away or spoke no HTTP, and was answered if that was possible.
-        _client_gone = &mut connection => {}
-        Ok(()) = &mut ticket.reset => reset(connection.into_parts().io.into_inner()),
+        _client_gone = poll_fn(|context| connection.poll_without_shutdown(context)) => {}
+        Ok(()) = &mut ticket.reset => return reset(connection.into_parts().io.into_inner()),
+    }
+    if let Some(inner) = tunnel.take() {
+        let parts = connection.into_parts();
+        tokio::select! {
+            () = tunnel::carry(parts.io.into_inner(), parts.read_buf, inner) => {}
+            // Dropped, both ends are closed.
+            Ok(()) = &mut ticket.reset => {}
+        }
     }
 }
 
