@@ -78,11 +78,11 @@ async fn serve_connection(stream: TcpStream, agent: &Arc<Agent>, ticket: &mut Ti
     let tunnel = tunnel::Inner::default();
     let service = service_fn(|request| {
         let (agent, tunnel) = (Arc::clone(agent), tunnel.clone());
-        async move {
+        Box::pin(async move {
             let mut answer = routes::answer(agent, request, via).await;
             tunnel.take_from(&mut answer);
             Ok::<_, Infallible>(answer)
-        }
+        })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
