@@ -181,9 +181,9 @@ def a_terminal_takes_keys_and_sizes():
     sandbox.pty.resize(terminal.pid, PtySize(rows=50, cols=132))
     sandbox.pty.send_stdin(terminal.pid, b"stty size\n")
     eventually(lambda: has(b"50 132"))
-    sandbox.pty.send_stdin(terminal.pid, b"less /etc/passwd\n")
+    sandbox.pty.send_stdin(terminal.pid, b"more /etc/passwd\n")
     eventually(lambda: has(b"root:x:0"))
-    sandbox.pty.send_stdin(terminal.pid, b"qexit\n")
+    sandbox.pty.send_stdin(terminal.pid, b"exit\n")
     reader.join(10)
     assert not reader.is_alive()
 
