@@ -41,8 +41,17 @@ impl TokenKey {
 
     /// The token that clients of a sandbox present to its agent.
     pub fn access(&self, sandbox: &SandboxId) -> AccessToken {
+        self.derive(b"access/", sandbox)
+    }
+
+    /// The token that clients of its servers present, if its traffic needs one.
+    pub fn traffic(&self, sandbox: &SandboxId) -> AccessToken {
+        self.derive(b"traffic/", sandbox)
+    }
+
+    fn derive(&self, purpose: &[u8], sandbox: &SandboxId) -> AccessToken {
         let mut mac = self.0.clone();
-        mac.update(b"access/");
+        mac.update(purpose);
         mac.update(sandbox.as_str().as_bytes());
         AccessToken::new(hex::encode(mac.finalize().into_bytes()))
     }

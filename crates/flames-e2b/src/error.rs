@@ -4,8 +4,11 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flames_core::rate::TooMany;
-use flames_core::sandbox::error::{CreateSandboxError, GuestCallError, InvalidRequest, LifecycleError};
-use flames_node::{CreateStep, GuestErrorKind};
+use flames_core::sandbox::error::{
+    CreateSandboxError, ForkError, GuestCallError, InvalidRequest, LifecycleError, ResumeError, SnapshotError,
+};
+use flames_core::sandbox::room::NoRoom;
+use flames_node::{CreateError, CreateStep, GuestErrorKind};
 use flames_provider::{Error, ErrorKind};
 use serde::Serialize;
 use std::any::Any;
@@ -81,6 +84,12 @@ impl From<CreateSandboxError> for ApiError {
                 Self { message: format!("{error}: {}", cause.message), ..cause }
             }
             CreateSandboxError::Record(error) | CreateSandboxError::HandOut(error) => error.into(),
+            CreateSandboxError::FromSnapshot { ref source, .. } => {
+                let cause = Self::from(CreateError::cause(source));
+                Self { message: chain(&error), ..cause }
+            }
+            CreateSandboxError::Snapshot(error) => error.into(),
+            CreateSandboxError::NoRoom(ref full) => full.into(),
             CreateSandboxError::InProgress => Self::new(StatusCode::CONFLICT, error.to_string()),
             CreateSandboxError::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         }
@@ -91,14 +100,60 @@ impl From<LifecycleError> for ApiError {
     fn from(error: LifecycleError) -> Self {
         match &error {
             LifecycleError::NotFound(id) => Self::no_sandbox(id.as_str()),
-            LifecycleError::NotRunning { .. } | LifecycleError::Rejected(_) => {
-                Self::new(StatusCode::CONFLICT, error.to_string())
-            }
+            LifecycleError::NotRunning { .. }
+            | LifecycleError::NotPaused { .. }
+            | LifecycleError::Rejected(_) => Self::new(StatusCode::CONFLICT, error.to_string()),
             LifecycleError::Invalid(invalid) => invalid.clone().into(),
             LifecycleError::Store(source) => source.into(),
             LifecycleError::Node { source, .. } => source.as_ref().into(),
             LifecycleError::Unreadable(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error)),
         }
+    }
+}
+
+impl From<ResumeError> for ApiError {
+    fn from(error: ResumeError) -> Self {
+        match error {
+            ResumeError::Sandbox(error) => error.into(),
+            ResumeError::NoRoom(ref full) => full.into(),
+            ResumeError::Start { ref source, .. } => {
+                Self { message: chain(&error), ..Self::from(CreateError::cause(source)) }
+            }
+        }
+    }
+}
+
+impl From<SnapshotError> for ApiError {
+    fn from(error: SnapshotError) -> Self {
+        let status = match error {
+            SnapshotError::Sandbox(error) => return error.into(),
+            SnapshotError::Store(error) => return error.into(),
+            SnapshotError::NotFound(_) => StatusCode::NOT_FOUND,
+            SnapshotError::Missing(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            SnapshotError::NameTaken(_) | SnapshotError::Unfinished(_) | SnapshotError::Busy(_) => {
+                StatusCode::CONFLICT
+            }
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<ForkError> for ApiError {
+    fn from(error: ForkError) -> Self {
+        match error {
+            ForkError::Source(error) => error.into(),
+            ForkError::NoRoom(ref full) => full.into(),
+            ForkError::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            ForkError::Capture { .. } | ForkError::Clones { .. } => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error))
+            }
+        }
+    }
+}
+
+impl From<&NoRoom> for ApiError {
+    fn from(full: &NoRoom) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, full.to_string())
     }
 }
 

@@ -15,6 +15,7 @@ mod error;
 pub mod proxy;
 mod rest;
 mod route;
+mod wake;
 
 pub use proxy::is_public_call;
 pub use route::{Destination, Misrouted, destination};

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use flames_core::sandbox::admit::{CreateSandbox, Timeout};
 use flames_core::sandbox::query::{Cursor, Filter};
+use flames_core::sandbox::record::Entrance;
 use flames_core::sandbox::state::State as SandboxState;
 use flames_core::{IdempotencyKey, SandboxId};
 use serde::Deserialize;
@@ -191,6 +192,8 @@ impl From<CreateRequest> for CreateSandbox {
             env: request.env,
             timeout: request.timeout_s.map(timeout),
             on_timeout: request.on_timeout.into(),
+            entrance: Entrance::default(),
+            id: None,
             user: request.user,
             workdir: request.workdir,
         }

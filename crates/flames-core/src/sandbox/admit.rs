@@ -1,7 +1,8 @@
 //! From what a client asked to what will be made: pure checks, each with what would be right.
 
+use crate::SandboxId;
 use crate::sandbox::error::InvalidRequest;
-use crate::sandbox::record::{OnTimeout, Origin, Resources};
+use crate::sandbox::record::{Entrance, OnTimeout, Origin, Resources};
 use crate::sandbox::room::MemoryLimit;
 use crate::snapshot::record::Snapshot;
 use flames_node::{MiB, StartFrom, TemplateName};
@@ -48,6 +49,7 @@ fn from_template(
         env: Some(request.env),
         timeout,
         on_timeout: request.on_timeout,
+        entrance: request.entrance,
         user: Some(user.unwrap_or_else(|| DEFAULT_USER.to_owned())),
         workdir: request.workdir,
     })
@@ -77,6 +79,7 @@ fn from_snapshot(
         env: Some(request.env).filter(|env| !env.is_empty()),
         timeout,
         on_timeout: request.on_timeout,
+        entrance: request.entrance,
         user,
         workdir: request.workdir,
     })
@@ -95,6 +98,8 @@ fn same_as_snapshot(field: &'static str, asked: Option<u32>, has: u32) -> Result
 /// What a client asks for. `None` takes the default of [`Limits`].
 #[derive(Clone, Debug, Default)]
 pub struct CreateSandbox {
+    /// Its name, for who must know it beforehand; it must be new.
+    pub id: Option<SandboxId>,
     /// Name of the template; empty for one from a snapshot.
     pub template: String,
     /// Id or name of a snapshot to create from.
@@ -113,6 +118,8 @@ pub struct CreateSandbox {
     pub timeout: Option<Timeout>,
     /// What happens then.
     pub on_timeout: OnTimeout,
+    /// How requests are led into it.
+    pub entrance: Entrance,
     /// Whom a process runs as when nobody is named; default `user`.
     pub user: Option<String>,
     /// Where a process starts when nothing is said; default the user's home.
@@ -163,6 +170,7 @@ pub(crate) struct Plan {
     pub(crate) env: Option<BTreeMap<String, String>>,
     pub(crate) timeout: Timeout,
     pub(crate) on_timeout: OnTimeout,
+    pub(crate) entrance: Entrance,
     pub(crate) user: Option<String>,
     pub(crate) workdir: Option<String>,
 }

@@ -89,8 +89,8 @@ impl ControlPlane {
             Some(snapshot) => Some(self.use_snapshot(snapshot).await?),
             None => None,
         };
+        let id = request.id.clone().unwrap_or_else(SandboxId::random);
         let plan = admit(&self.limits, request, source.as_ref().map(|(snapshot, _)| snapshot))?;
-        let id = SandboxId::random();
         let amount = expected_use(&plan.resources, expected_path(&plan.from));
         self.room.reserve(std::slice::from_ref(&id), amount, self.clock.now())?;
         self.make(id, plan, asked).await
@@ -155,6 +155,7 @@ impl ControlPlane {
             changed_at: now,
             ends_at: None,
             on_timeout: plan.on_timeout,
+            entrance: plan.entrance.clone(),
             left_ms: None,
             snapshot: None,
             passing: None,

@@ -170,6 +170,7 @@ fn plan(source: &Sandbox, snapshot: &SnapshotId, timeout: Timeout) -> Plan {
         env: None,
         timeout,
         on_timeout: source.on_timeout,
+        entrance: source.entrance.clone(),
         user: None,
         workdir: None,
     }

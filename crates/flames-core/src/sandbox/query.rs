@@ -108,12 +108,15 @@ impl ControlPlane {
     /// # Errors
     /// As [`ControlPlane::set_timeout`].
     pub async fn extend_timeout(&self, id: &SandboxId, asked: Timeout) -> Result<Sandbox, LifecycleError> {
-        let ends_at = timeout(&self.limits, Some(asked))?.ends_at(self.clock.now());
+        let (whole, now) = (timeout(&self.limits, Some(asked))?, self.clock.now());
         let stored = self
             .records
             .update(id, |sandbox| {
                 must_live(sandbox)?;
-                sandbox.ends_at = later(sandbox.ends_at, ends_at);
+                match sandbox.state {
+                    State::Snapshotted => sandbox.left_ms = longer(sandbox.left_ms, whole.as_millis()),
+                    _ => sandbox.ends_at = longer(sandbox.ends_at, whole.ends_at(now)),
+                }
                 Ok(())
             })
             .await?;
@@ -137,6 +140,11 @@ impl ControlPlane {
     /// The token that clients of this sandbox present to its agent.
     pub fn access_token(&self, id: &SandboxId) -> AccessToken {
         self.tokens.access(id)
+    }
+
+    /// The token that clients of its servers present, if its traffic needs one.
+    pub fn traffic_token(&self, id: &SandboxId) -> AccessToken {
+        self.tokens.traffic(id)
     }
 
     /// Remembers how long the first command took, if none was remembered yet.
@@ -205,7 +213,7 @@ fn page(mut found: Vec<Sandbox>, order: Order, after: Option<&Cursor>, limit: us
 }
 
 /// `None` is never.
-fn later(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+fn longer<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
     Some(one?.max(other?))
 }
 

@@ -53,6 +53,9 @@ pub struct Sandbox {
     /// Where it came from, if not from a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// How requests are led into it.
+    #[serde(default)]
+    pub entrance: Entrance,
     /// Its ports that the world may reach.
     #[serde(default)]
     pub ports: BTreeSet<u16>,
@@ -60,6 +63,40 @@ pub struct Sandbox {
     pub timings: Timings,
     /// What it has on its host.
     pub facts: Option<RunFacts>,
+}
+
+/// How requests from outside are led into a sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Entrance {
+    /// What a request does to a sandbox that rests.
+    pub on_request: OnRequest,
+    /// Who may reach its servers.
+    pub traffic: Traffic,
+    /// What its servers see as the host that was asked for; `${PORT}` stands for their port.
+    pub host_mask: Option<String>,
+}
+
+/// What a request does to a sandbox that rests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRequest {
+    /// It is answered that there is no such sandbox.
+    #[default]
+    Refuse,
+    /// It waits until the sandbox is back.
+    Resume,
+}
+
+/// Who may reach the servers in a sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Traffic {
+    /// Whoever knows its id.
+    #[default]
+    Open,
+    /// Whoever shows its traffic token.
+    WithToken,
 }
 
 /// What happens to a sandbox at its end.

@@ -38,6 +38,12 @@ impl Refusal {
         Self::new(StatusCode::BAD_GATEWAY, id.as_str(), Some(port), why)
     }
 
+    /// Its servers are for those who show a token.
+    pub(crate) fn no_traffic_token(id: &SandboxId) -> Self {
+        let message = "the traffic access token is missing or wrong";
+        Self::new(StatusCode::FORBIDDEN, id.as_str(), None, message)
+    }
+
     /// A call of the agent that is nobody's but the node's, or does not exist.
     pub(crate) fn private_call(id: &SandboxId) -> Self {
         Self::new(StatusCode::NOT_FOUND, id.as_str(), None, "no such call")

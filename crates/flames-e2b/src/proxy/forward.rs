@@ -1,6 +1,7 @@
 //! One request on its way into a sandbox, and its answer on the way back.
 
 use super::body::{Download, Upload};
+use super::guard::TRAFFIC_HEADER;
 use super::lines::Lines;
 use crate::route;
 use axum::body::Body;
@@ -8,6 +9,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use flames_core::sandbox::record::Sandbox;
 use flames_ingress::hop;
+use flames_node::AGENT_PORT;
 use http::header::{HOST, HeaderName, HeaderValue, UPGRADE};
 use http::uri::{PathAndQuery, Uri};
 use http::{StatusCode, Version};
@@ -21,7 +23,7 @@ const CONTROL_HEADER: HeaderName = HeaderName::from_static("x-flames-control");
 const OWN_HEADERS: [HeaderName; 3] = [
     HeaderName::from_static(route::ID_HEADER),
     HeaderName::from_static(route::PORT_HEADER),
-    HeaderName::from_static("e2b-traffic-access-token"),
+    HeaderName::from_static(TRAFFIC_HEADER),
 ];
 
 /// Why there was no answer.
@@ -52,7 +54,8 @@ pub(super) async fn forward(
 ) -> Result<Response, Broken> {
     let wanted = hop::wanted_upgrade(request.headers());
     let client = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
-    let (parts, body) = towards_sandbox(request, wanted).map_err(Broken::Head)?.into_parts();
+    let (parts, body) =
+        towards_sandbox(request, wanted, mask(sandbox, port)).map_err(Broken::Head)?.into_parts();
     let (upload, upload_is_whole) = Upload::new(body);
     let request = http::Request::from_parts(parts, upload);
     let kept = lines.kept(&sandbox.run, port).await;
@@ -67,8 +70,13 @@ pub(super) async fn forward(
 }
 
 /// The proxy's own request. The body flows.
-fn towards_sandbox(request: Request, upgrade: Option<HeaderValue>) -> Result<Request, http::Error> {
-    let host = route::host(&request).ok().and_then(|host| HeaderValue::from_str(host).ok());
+fn towards_sandbox(
+    request: Request,
+    upgrade: Option<HeaderValue>,
+    mask: Option<HeaderValue>,
+) -> Result<Request, http::Error> {
+    let asked = route::host(&request).ok().and_then(|host| HeaderValue::from_str(host).ok());
+    let host = mask.or(asked);
     let (mut parts, body) = request.into_parts();
     hop::strip_hop_by_hop(&mut parts.headers);
     for name in OWN_HEADERS.iter().chain([&CONTROL_HEADER]) {
@@ -85,6 +93,12 @@ fn towards_sandbox(request: Request, upgrade: Option<HeaderValue>) -> Result<Req
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     Ok(Request::from_parts(parts, body))
+}
+
+/// What the server in the sandbox sees as its host, if not what the client named.
+fn mask(sandbox: &Sandbox, port: u16) -> Option<HeaderValue> {
+    let mask = sandbox.entrance.host_mask.as_ref().filter(|_| port != AGENT_PORT)?;
+    HeaderValue::from_str(&mask.replace("${PORT}", &port.to_string())).ok()
 }
 
 fn towards_client(response: Response) -> Response {
@@ -121,7 +135,7 @@ mod tests {
             .header("x-access-token", "t")
             .body(Body::empty())
             .unwrap();
-        let request = towards_sandbox(request, None).unwrap();
+        let request = towards_sandbox(request, None, None).unwrap();
         assert_eq!(request.uri().path_and_query().unwrap(), "/a%2Fb?c=%20d");
         let names: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["x-access-token", "host"]);

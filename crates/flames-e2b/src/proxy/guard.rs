@@ -1,9 +1,13 @@
 //! What may be asked of the agent from outside, and which token made a signature.
 
-use axum::http::{Method, Request};
-use flames_node::{AccessToken, Operation, Signed, signature};
+use axum::http::{HeaderMap, HeaderValue, Method, Request};
+use flames_core::ControlPlane;
+use flames_core::sandbox::record::{Sandbox, Traffic};
+use flames_node::{AGENT_PORT, AccessToken, Operation, Signed, signature};
 use subtle::ConstantTimeEq;
 
+/// Opens the servers of a sandbox whose traffic is not for everybody.
+pub(super) const TRAFFIC_HEADER: &str = "e2b-traffic-access-token";
 /// Calls that stand alone.
 const CALLS: [&str; 5] = ["/health", "/metrics", "/envs", "/files", "/files/compose"];
 /// Services whose methods may all be called.
@@ -20,6 +24,15 @@ pub fn is_public_call(path: &str) -> bool {
 
 fn is_name(method: &str) -> bool {
     !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Whether a request shows what the sandbox's servers want to be shown. The agent has a token of its own.
+pub(super) fn may_pass(plane: &ControlPlane, sandbox: &Sandbox, port: u16, headers: &HeaderMap) -> bool {
+    if port == AGENT_PORT || sandbox.entrance.traffic == Traffic::Open {
+        return true;
+    }
+    let shown = headers.get(TRAFFIC_HEADER).map(HeaderValue::as_bytes).unwrap_or_default();
+    plane.traffic_token(&sandbox.id).expose().as_bytes().ct_eq(shown).into()
 }
 
 /// A signature and what it claims to be over.

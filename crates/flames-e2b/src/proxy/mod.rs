@@ -12,17 +12,23 @@ mod lines;
 pub use guard::is_public_call;
 
 use crate::error::chain;
+use crate::wake::{Awake, wake};
 use answer::Refusal;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use flames_core::sandbox::error::LifecycleError;
+use flames_core::sandbox::admit::Timeout;
+use flames_core::sandbox::error::{LifecycleError, ResumeError};
 use flames_core::sandbox::query::{Filter, MAX_PAGE};
-use flames_core::sandbox::record::Sandbox;
+use flames_core::sandbox::record::{OnRequest, Sandbox};
 use flames_core::sandbox::state::State;
 use flames_core::{ControlPlane, SandboxId};
 use flames_node::AGENT_PORT;
 use lines::Lines;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a sandbox lives that a request has woken, if nobody says otherwise.
+const WOKEN_FOR: Timeout = Timeout::After(Duration::from_secs(300));
 
 /// Leads requests into sandboxes. Clones share their connections.
 #[derive(Clone, Debug)]
@@ -38,7 +44,13 @@ impl Proxy {
 
     /// Serves a request that names its sandbox.
     pub(crate) async fn forward(&self, id: &SandboxId, port: u16, request: Request) -> Response {
-        match self.find(id).await {
+        // Whether it runs is all that this asks: it must not change the answer.
+        let asks_health = port == AGENT_PORT && request.uri().path() == "/health";
+        let found = if asks_health { self.find(id).await } else { self.find_or_wake(id).await };
+        match found {
+            Ok(sandbox) if !guard::may_pass(&self.plane, &sandbox, port, request.headers()) => {
+                Refusal::no_traffic_token(id).into_response()
+            }
             Ok(sandbox) => self.forward_to(&sandbox, port, request).await,
             Err(refusal) => refusal.into_response(),
         }
@@ -72,6 +84,31 @@ impl Proxy {
         match self.plane.get(id).await {
             Ok(sandbox) if sandbox.state == State::Running => Ok(sandbox),
             Ok(_) | Err(LifecycleError::NotFound(_)) => Err(Refusal::no_sandbox(id)),
+            Err(error) => Err(Refusal::fault(id.as_str(), chain(&error))),
+        }
+    }
+
+    /// The same; one that rests and wants it is brought back first, and the request waits.
+    async fn find_or_wake(&self, id: &SandboxId) -> Result<Sandbox, Refusal> {
+        let sandbox = match self.plane.get(id).await {
+            Ok(sandbox) => sandbox,
+            Err(LifecycleError::NotFound(_)) => return Err(Refusal::no_sandbox(id)),
+            Err(error) => return Err(Refusal::fault(id.as_str(), chain(&error))),
+        };
+        let rests = matches!(sandbox.state, State::Paused | State::Snapshotted | State::Pausing);
+        let wants_it = rests && sandbox.entrance.on_request == OnRequest::Resume;
+        match sandbox.state {
+            State::Running => Ok(sandbox),
+            State::Resuming => self.awake(id).await,
+            _ if wants_it => self.awake(id).await,
+            _ => Err(Refusal::no_sandbox(id)),
+        }
+    }
+
+    async fn awake(&self, id: &SandboxId) -> Result<Sandbox, Refusal> {
+        match wake(&self.plane, id, WOKEN_FOR).await {
+            Ok(Awake::Already(sandbox) | Awake::Resumed(sandbox)) => Ok(sandbox),
+            Err(ResumeError::Sandbox(LifecycleError::NotFound(_))) => Err(Refusal::no_sandbox(id)),
             Err(error) => Err(Refusal::fault(id.as_str(), chain(&error))),
         }
     }

@@ -3,14 +3,16 @@
 use super::Caller;
 use super::extract::Body;
 use super::model::{AutoResume, CLIENT_ID, ENVD_VERSION, NewSandbox, SandboxView};
+use super::snapshots::bare;
 use crate::E2b;
 use crate::error::{ApiError, ApiResult};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
-use flames_core::IdempotencyKey;
 use flames_core::sandbox::admit::{CreateSandbox, Timeout};
-use flames_core::sandbox::record::Sandbox;
+use flames_core::sandbox::error::SnapshotError;
+use flames_core::sandbox::record::{Entrance, OnRequest, OnTimeout, Sandbox, Traffic};
+use flames_core::{IdempotencyKey, SandboxId};
 use flames_node::TemplateName;
 use std::time::Duration;
 
@@ -46,7 +48,7 @@ async fn create(
     asked: NewSandbox,
     default_timeout_s: i64,
 ) -> ApiResult<Created> {
-    let request = to_core(asked, default_timeout_s)?;
+    let request = resolve(e2b, to_core(asked, default_timeout_s)?).await?;
     let sandbox = match idempotency_key(caller, headers)? {
         Some(key) => e2b.plane.create_once(request, key).await?,
         None => e2b.plane.create(request).await?,
@@ -63,6 +65,8 @@ pub(super) fn view(e2b: &E2b, sandbox: &Sandbox) -> SandboxView {
         alias: sandbox.template.to_string(),
         envd_version: ENVD_VERSION,
         envd_access_token: e2b.plane.access_token(&sandbox.id).expose().to_owned(),
+        traffic_access_token: (sandbox.entrance.traffic == Traffic::WithToken)
+            .then(|| e2b.plane.traffic_token(&sandbox.id).expose().to_owned()),
         domain: e2b.domain.clone(),
     }
 }
@@ -73,35 +77,75 @@ fn idempotency_key(caller: &Caller, headers: &HeaderMap) -> ApiResult<Option<Ide
     Ok(Some(IdempotencyKey::parse(&caller.0, key.to_str().unwrap_or_default())?))
 }
 
+/// A create, for the control plane. Whoever looks at its template must decide whether it is a snapshot's name.
 fn to_core(asked: NewSandbox, default_timeout_s: i64) -> ApiResult<CreateSandbox> {
     refuse_what_is_missing(&asked)?;
-    let template = template(&asked.template_id)?;
+    let id = SandboxId::random();
     let mut env = asked.env_vars.unwrap_or_default();
-    for (name, value) in [("E2B_SANDBOX", "true"), ("E2B_TEMPLATE_ID", template.as_str())] {
+    let told = [
+        ("E2B_SANDBOX", "true"),
+        ("E2B_SANDBOX_ID", id.as_str()),
+        ("E2B_TEMPLATE_ID", asked.template_id.as_str()),
+    ];
+    for (name, value) in told {
         env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
     }
+    let network = asked.network.unwrap_or_default();
     Ok(CreateSandbox {
-        template: template.to_string(),
+        template: asked.template_id,
         metadata: asked.metadata.unwrap_or_default(),
         env,
         timeout: Some(seconds(asked.timeout.unwrap_or(default_timeout_s))),
+        on_timeout: match asked.auto_pause {
+            Some(true) => OnTimeout::Pause,
+            _ => OnTimeout::Kill,
+        },
+        entrance: Entrance {
+            on_request: match asked.auto_resume {
+                Some(AutoResume { enabled: true }) => OnRequest::Resume,
+                _ => OnRequest::Refuse,
+            },
+            traffic: match network.allow_public_traffic {
+                Some(false) => Traffic::WithToken,
+                _ => Traffic::Open,
+            },
+            host_mask: network.mask_request_host,
+        },
+        id: Some(id),
         ..CreateSandbox::default()
     })
+}
+
+/// Says whether a create names a template or a snapshot.
+async fn resolve(e2b: &E2b, mut request: CreateSandbox) -> ApiResult<CreateSandbox> {
+    let text = std::mem::take(&mut request.template);
+    if text.is_empty() {
+        return Err(ApiError::bad_request("`templateID` must name a template"));
+    }
+    let name = bare(&text).map_err(|_| ApiError::no_template(&text))?;
+    match e2b.plane.get_snapshot(name).await {
+        Ok(_) => request.from_snapshot = Some(name.to_owned()),
+        Err(SnapshotError::NotFound(_)) => request.template = template(&text)?.to_string(),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(request)
 }
 
 /// Says no to what would silently not be done.
 fn refuse_what_is_missing(asked: &NewSandbox) -> ApiResult<()> {
     let resumes = asked.auto_resume.is_some_and(|AutoResume { enabled }| enabled);
-    let pauses = asked.auto_pause == Some(true);
-    if asked.auto_pause_memory == Some(false) && (!pauses || resumes) {
+    let keeps_disk_alone = asked.auto_pause_memory == Some(false);
+    if keeps_disk_alone && (asked.auto_pause != Some(true) || resumes) {
         return Err(ApiError::bad_request("autoPauseMemory: false needs autoPause and excludes autoResume"));
     }
+    let network = asked.network.clone().unwrap_or_default();
     let missing = [
-        (pauses, "autoPause is"),
-        (resumes, "autoResume is"),
+        (keeps_disk_alone, "autoPauseMemory: false is"),
         (asked.mcp.is_some(), "mcp is"),
         (asked.iam.is_some(), "iam is"),
         (asked.volume_mounts.as_ref().is_some_and(|mounts| !mounts.is_empty()), "volumeMounts are"),
+        (network.egress_proxy.is_some(), "network.egressProxy is"),
+        (network.rules.is_some_and(|rules| !rules.is_empty()), "network.rules are"),
     ];
     match missing.into_iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(ApiError::unsupported(what)),
@@ -148,6 +192,11 @@ mod tests {
             refuse_what_is_missing(&asked).unwrap_err().code
         };
         assert_eq!(refused(r#"{"autoPauseMemory":false}"#), 400);
+        assert_eq!(
+            refused(r#"{"autoPauseMemory":false,"autoPause":true,"autoResume":{"enabled":true}}"#),
+            400
+        );
+        assert_eq!(refused(r#"{"network":{"egressProxy":{"address":"a:1"}}}"#), 501);
         assert_eq!(refused(r#"{"mcp":{}}"#), 501);
         assert_eq!(refused(r#"{"volumeMounts":[{}]}"#), 501);
     }

@@ -79,8 +79,10 @@ fn states(text: Option<&str>) -> ApiResult<Vec<SandboxState>> {
     let mut states = Vec::new();
     for name in text.unwrap_or("running,paused").split(',') {
         match name.trim() {
-            "running" => states.push(SandboxState::Running),
-            "paused" => states.extend([SandboxState::Paused, SandboxState::Snapshotted]),
+            "running" => states.extend([SandboxState::Running, SandboxState::Resuming]),
+            "paused" => {
+                states.extend([SandboxState::Paused, SandboxState::Snapshotted, SandboxState::Pausing])
+            }
             _ => return Err(ApiError::bad_request("`state` must be `running`, `paused` or both")),
         }
     }
@@ -102,8 +104,8 @@ mod tests {
     #[test]
     fn states_and_order_are_understood_or_refused() {
         let of = |query: &str| filter(&Params::of(query));
-        assert_eq!(of("").unwrap().unwrap().states.len(), 3);
-        assert_eq!(of("state=paused").unwrap().unwrap().states.len(), 2);
+        assert_eq!(of("").unwrap().unwrap().states.len(), 5);
+        assert_eq!(of("state=paused").unwrap().unwrap().states.len(), 3);
         assert_eq!(of("order=asc").unwrap().unwrap().order, Order::OldestFirst);
         assert!(of("state=dead").is_err() && of("order=up").is_err() && of("startedAfter=now").is_err());
         assert!(of("template=No%20Such").unwrap().is_none());

@@ -5,7 +5,9 @@ mod extract;
 mod list;
 mod model;
 mod observe;
+mod pause;
 mod sandboxes;
+mod snapshots;
 mod templates;
 
 use crate::E2b;
@@ -36,18 +38,19 @@ fn guarded() -> Router<E2b> {
         .route("/v2/sandboxes", post(create::create_v2).get(list::list))
         .route("/sandboxes/metrics", get(observe::metrics_of_many))
         .route("/sandboxes/{id}", get(sandboxes::info).delete(sandboxes::kill))
-        .route("/sandboxes/{id}/connect", post(sandboxes::connect))
-        .route("/v2/sandboxes/{id}/connect", post(sandboxes::connect))
+        .route("/sandboxes/{id}/connect", post(pause::connect))
+        .route("/v2/sandboxes/{id}/connect", post(pause::connect))
         .route("/sandboxes/{id}/timeout", post(sandboxes::set_timeout))
         .route("/sandboxes/{id}/refreshes", post(sandboxes::refresh))
-        .route("/sandboxes/{id}/pause", any(unsupported))
-        .route("/sandboxes/{id}/resume", any(unsupported))
-        .route("/sandboxes/{id}/snapshots", any(unsupported))
-        .route("/sandboxes/{id}/fork", any(unsupported))
+        .route("/sandboxes/{id}/pause", post(pause::pause))
+        .route("/sandboxes/{id}/resume", post(pause::resume))
+        .route("/sandboxes/{id}/snapshots", post(snapshots::take))
+        .route("/sandboxes/{id}/fork", post(snapshots::fork))
         .route("/sandboxes/{id}/network", put(sandboxes::set_network))
         .route("/sandboxes/{id}/metrics", get(observe::metrics))
         .route("/sandboxes/{id}/logs", get(observe::logs))
         .route("/v2/sandboxes/{id}/logs", get(observe::logs_v2))
+        .route("/snapshots", get(snapshots::list))
         .route("/templates", get(templates::list).post(unsupported))
         .route("/v2/templates", get(templates::list).post(unsupported))
         .route("/v3/templates", any(unsupported))

@@ -1,6 +1,6 @@
 //! What the REST calls take and give, in E2B's names.
 
-use flames_core::sandbox::record::Sandbox;
+use flames_core::sandbox::record::{OnRequest, OnTimeout, Sandbox};
 use flames_core::sandbox::state::State;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,10 +26,20 @@ pub(super) struct NewSandbox {
     pub(super) auto_resume: Option<AutoResume>,
     #[serde(rename = "allow_internet_access")]
     pub(super) allow_internet_access: Option<bool>,
-    pub(super) network: Option<serde_json::Map<String, serde_json::Value>>,
+    pub(super) network: Option<Network>,
     pub(super) mcp: Option<serde_json::Value>,
     pub(super) iam: Option<serde_json::Value>,
     pub(super) volume_mounts: Option<Vec<serde_json::Value>>,
+}
+
+/// What of it is about the way in; there is no way out.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Network {
+    pub(super) allow_public_traffic: Option<bool>,
+    pub(super) mask_request_host: Option<String>,
+    pub(super) egress_proxy: Option<serde_json::Value>,
+    pub(super) rules: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -51,6 +61,8 @@ pub(super) struct SandboxView {
     pub(super) alias: String,
     pub(super) envd_version: &'static str,
     pub(super) envd_access_token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) traffic_access_token: Option<String>,
     pub(super) domain: String,
 }
 
@@ -85,6 +97,30 @@ pub(super) struct SandboxDetail {
     pub(super) listed: ListedSandbox,
     pub(super) envd_access_token: String,
     pub(super) domain: String,
+    pub(super) lifecycle: Lifecycle,
+    /// What a sandbox that rests has kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pause_mode: Option<&'static str>,
+}
+
+/// What becomes of a sandbox at its end and after it.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Lifecycle {
+    on_timeout: &'static str,
+    auto_resume: bool,
+}
+
+impl Lifecycle {
+    pub(super) fn of(sandbox: &Sandbox) -> Self {
+        Self {
+            on_timeout: match sandbox.on_timeout {
+                OnTimeout::Kill => "kill",
+                OnTimeout::Pause => "pause",
+            },
+            auto_resume: sandbox.entrance.on_request == OnRequest::Resume,
+        }
+    }
 }
 
 /// What a sandbox uses. Memory and disk in bytes.
@@ -111,11 +147,27 @@ pub(super) struct TimeoutBody {
     pub(super) duration: Option<i64>,
 }
 
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ConnectBody {
+    /// Seconds.
+    pub(super) timeout: Option<i64>,
+    /// False: boot anew from the disk.
+    pub(super) memory: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PauseBody {
+    /// False: keep the disk alone.
+    pub(super) memory: Option<bool>,
+}
+
 /// The states that E2B knows; `None` for a sandbox that it would not show.
 pub(super) fn state_name(state: State) -> Option<&'static str> {
     match state {
-        State::Running => Some("running"),
-        State::Paused | State::Snapshotted => Some("paused"),
+        State::Running | State::Resuming => Some("running"),
+        State::Paused | State::Snapshotted | State::Pausing => Some("paused"),
         _ => None,
     }
 }

@@ -1,8 +1,8 @@
 //! One sandbox: connect, look, end, and when it ends.
 
-use super::create::{seconds, view};
+use super::create::seconds;
 use super::extract::{Body, Id};
-use super::model::{ListedSandbox, SandboxDetail, SandboxView, TimeoutBody};
+use super::model::{Lifecycle, ListedSandbox, SandboxDetail, TimeoutBody};
 use crate::E2b;
 use crate::error::{ApiError, ApiResult};
 use axum::Json;
@@ -12,30 +12,21 @@ use flames_core::SandboxId;
 use flames_core::sandbox::error::LifecycleError;
 use flames_core::sandbox::record::Sandbox;
 
-/// Taken when a connect names no timeout.
-const CONNECT_TIMEOUT_S: i64 = 300;
+/// Taken when a refresh names no duration.
+const REFRESH_S: i64 = 300;
 
 pub(super) async fn info(State(e2b): State<E2b>, Id(id): Id) -> ApiResult<Json<SandboxDetail>> {
     let sandbox = e2b.plane.get(&id).await?;
     let listed = ListedSandbox::of(&sandbox).ok_or_else(|| ApiError::no_sandbox(id.as_str()))?;
     let envd_access_token = e2b.plane.access_token(&id).expose().to_owned();
-    Ok(Json(SandboxDetail { listed, envd_access_token, domain: e2b.domain }))
+    let pause_mode = (listed.state == "paused").then_some("full");
+    let lifecycle = Lifecycle::of(&sandbox);
+    Ok(Json(SandboxDetail { listed, envd_access_token, domain: e2b.domain, lifecycle, pause_mode }))
 }
 
 pub(super) async fn kill(State(e2b): State<E2b>, Id(id): Id) -> ApiResult<StatusCode> {
     e2b.plane.destroy(&id).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Extends a running sandbox, never shortens it.
-pub(super) async fn connect(
-    State(e2b): State<E2b>,
-    Id(id): Id,
-    Body(asked): Body<TimeoutBody>,
-) -> ApiResult<Json<SandboxView>> {
-    let timeout = seconds(asked.timeout.unwrap_or(CONNECT_TIMEOUT_S));
-    let sandbox = living(&id, e2b.plane.extend_timeout(&id, timeout).await)?;
-    Ok(Json(view(&e2b, &sandbox)))
 }
 
 pub(super) async fn set_timeout(
@@ -55,7 +46,7 @@ pub(super) async fn refresh(
     Id(id): Id,
     Body(asked): Body<TimeoutBody>,
 ) -> ApiResult<StatusCode> {
-    let timeout = seconds(asked.duration.unwrap_or(CONNECT_TIMEOUT_S));
+    let timeout = seconds(asked.duration.unwrap_or(REFRESH_S));
     living(&id, e2b.plane.extend_timeout(&id, timeout).await)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,11 +3,13 @@
 use super::Caller;
 use super::create::template;
 use super::model::ENVD_VERSION;
+use super::snapshots::bare;
 use crate::E2b;
 use crate::error::{ApiError, ApiResult};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use flames_core::sandbox::error::SnapshotError;
 use flames_node::{Template, TemplateOrigin};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -64,8 +66,15 @@ pub(super) async fn alias(State(e2b): State<E2b>, Path(name): Path<String>) -> A
     Ok(Json(Alias { template_id: template.name.to_string(), public: is_public(&template) }))
 }
 
-pub(super) async fn delete(State(e2b): State<E2b>, Path(name): Path<String>) -> ApiResult<StatusCode> {
-    let template = find(&e2b, &name).await?;
+/// A snapshot or a template: to E2B a snapshot is a template.
+pub(super) async fn delete(State(e2b): State<E2b>, Path(text): Path<String>) -> ApiResult<StatusCode> {
+    let name = bare(&text).map_err(|_| ApiError::no_template(&text))?;
+    match e2b.plane.remove_snapshot(name).await {
+        Ok(()) => return Ok(StatusCode::NO_CONTENT),
+        Err(SnapshotError::NotFound(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let template = find(&e2b, &text).await?;
     e2b.plane.remove_template(&template.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -79,6 +79,14 @@ fn vm_the_python_client_works_in_a_sandbox() {
 }
 
 #[test]
+fn vm_sandboxes_rest_come_back_and_multiply() {
+    let Some(mover) = Mover::new() else { return };
+    let mut command = mover.python("python");
+    command.arg("paused.py");
+    mover.runs(command);
+}
+
+#[test]
 fn vm_older_python_and_asynchronous_clients_work() {
     let Some(mover) = Mover::new() else { return };
     for (version, words) in [

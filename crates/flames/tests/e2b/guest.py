@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import socket
 import threading
 import time
 import urllib.error
@@ -181,8 +182,8 @@ def a_terminal_takes_keys_and_sizes():
     sandbox.pty.resize(terminal.pid, PtySize(rows=50, cols=132))
     sandbox.pty.send_stdin(terminal.pid, b"stty size\n")
     eventually(lambda: has(b"50 132"))
-    sandbox.pty.send_stdin(terminal.pid, b"more /etc/passwd\n")
-    eventually(lambda: has(b"root:x:0"))
+    sandbox.pty.send_stdin(terminal.pid, b"more /etc/passwd; echo en''d\n")
+    eventually(lambda: has(b"root:x:0") and has(b"end"))
     sandbox.pty.send_stdin(terminal.pid, b"exit\n")
     reader.join(10)
     assert not reader.is_alive()
@@ -201,6 +202,76 @@ def servers_in_the_sandbox_are_reached_by_headers_and_by_host():
         assert urllib.request.urlopen(request, timeout=20).read() == b"from inside"
     status, body = ask(8000, "/../../etc/passwd")
     assert status == 404 and b"root:" not in body
+
+
+SERVER = """
+import http.server, time
+class Server(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.headers["Upgrade"]:
+            self.send_response_only(101)
+            self.send_header("Connection", "Upgrade")
+            self.send_header("Upgrade", self.headers["Upgrade"])
+            self.end_headers()
+            self.wfile.write(b"hello ")
+            while piece := self.connection.recv(100):
+                self.wfile.write(piece)
+        elif self.path == "/events":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            for n in range(3):
+                self.wfile.write(b"data: %d\\n\\n" % n)
+                time.sleep(0.5)
+        else:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(str(dict(self.headers.items())).encode())
+http.server.ThreadingHTTPServer(("", 8100), Server).serve_forever()
+"""
+
+
+def serve(inside):
+    inside.files.write("server.py", SERVER)
+    inside.commands.run("python3 server.py", background=True)
+    eventually(lambda: ask(8100, "/", id=inside.sandbox_id)[0] in (200, 403), 30)
+
+
+@case
+def a_websocket_and_server_sent_events_flow():
+    serve(sandbox)
+    address = URL.split("//")[1].rsplit(":", 1)
+    with socket.create_connection((address[0], int(address[1])), timeout=20) as raw:
+        host = sandbox.get_host(8100)
+        raw.sendall(f"GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".encode())
+        got = b""
+        while not got.endswith(b"hello "):
+            got += raw.recv(1)
+        assert got.startswith(b"HTTP/1.1 101") and b"websocket" in got, got
+        for word in [b"one", b"two"]:
+            raw.sendall(word)
+            assert raw.recv(100) == word
+    request = urllib.request.Request(URL + "/events", headers={"Host": sandbox.get_host(8100)})
+    times = []
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        for line in answer:
+            if line.startswith(b"data"):
+                times.append(time.monotonic())
+    assert len(times) == 3 and times[2] - times[0] > 0.8, times
+
+
+@case
+def servers_can_want_a_token_and_see_another_host():
+    network = {"allow_public_traffic": False, "mask_request_host": "localhost:${PORT}"}
+    guarded = Sandbox.create("base", timeout=200, network=network)
+    serve(guarded)
+    assert guarded.commands.run("true").exit_code == 0  # The agent has a token of its own.
+    at = lambda headers: ask(8100, "/", headers, id=guarded.sandbox_id)
+    assert at({})[0] == 403 and at({"E2B-Traffic-Access-Token": "0" * 64})[0] == 403
+    status, body = at({"E2B-Traffic-Access-Token": guarded.traffic_access_token})
+    assert status == 200 and b"localhost:8100" in body, body
+    assert guarded.traffic_access_token.encode() not in body
+    guarded.kill()
 
 
 @case
