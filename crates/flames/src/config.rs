@@ -261,6 +261,9 @@ pub(crate) struct Node {
     pub(crate) ready_slots: u32,
     /// Disk space in MiB that creates leave free.
     pub(crate) reserve_disk_mib: u64,
+    /// Whether a template gets a snapshot of its own after the first create that had to boot it. Later creates
+    /// restore it.
+    pub(crate) template_snapshots: bool,
 }
 
 impl Default for Api {
@@ -300,7 +303,7 @@ impl Default for Vmm {
 
 impl Default for Node {
     fn default() -> Self {
-        Self { ready_slots: 4, reserve_disk_mib: 1024 }
+        Self { ready_slots: 4, reserve_disk_mib: 1024, template_snapshots: true }
     }
 }
 

@@ -16,7 +16,7 @@ use flames_core::sandbox::record::Resources;
 use flames_core::sandbox::room::MemoryLimit;
 use flames_core::{ApiKey, ApiKeys, ControlPlane, Providers};
 use flames_metrics::Metrics;
-use flames_node::{LocalNode, MiB, Node, NodeConfig};
+use flames_node::{LocalNode, MiB, Node, NodeConfig, TemplateSnapshots};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, Permissions};
 use std::net::SocketAddr;
@@ -137,7 +137,7 @@ pub(crate) async fn start_machine(config: &Config, places: &Places) -> anyhow::R
     let lock = DirLock::take(&places.data)?;
     reclaim_embedded(config, places).await;
     let providers = providers::open(&config.providers, &places.data, config.api.listen).await?;
-    let node = node(config, places, &places.data, config.node.ready_slots)?;
+    let node = node(config, places, &places.data, Role::Machine)?;
     let daemon = Daemon::start(config, providers, node, places.socket(), lock).await?;
     daemon.watch_alerts(&config.alerts)?;
     Ok(daemon)
@@ -164,7 +164,7 @@ impl Embedded {
         reclaim_embedded(config, places).await;
         let directory = tempfile::Builder::new().prefix("e").rand_bytes(6).tempdir_in(&home)?;
         let lock = DirLock::take(directory.path())?;
-        let node = node(config, places, directory.path(), 1)?;
+        let node = node(config, places, directory.path(), Role::Command)?;
         let socket = directory.path().join("s");
         Ok(Self { daemon: Daemon::start(config, Providers::memory(), node, socket, lock).await?, directory })
     }
@@ -195,7 +195,7 @@ async fn reclaim_embedded(config: &Config, places: &Places) {
 }
 
 async fn reclaim(config: &Config, places: &Places, directory: &Path) -> anyhow::Result<()> {
-    let node = node(config, places, directory, 0)?;
+    let node = node(config, places, directory, Role::Reclaim)?;
     node.adopt().await?;
     destroy_all(&node).await;
     node.shutdown().await;
@@ -214,10 +214,34 @@ fn embedded_home(places: &Places) -> PathBuf {
     places.data.join("embedded")
 }
 
-fn node(config: &Config, places: &Places, data_dir: &Path, ready_slots: u32) -> anyhow::Result<LocalNode> {
+/// What a node is opened for.
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    /// The daemon of this machine: prepares ahead.
+    Machine,
+    /// One command: uses what is there.
+    Command,
+    /// To end what another left.
+    Reclaim,
+}
+
+fn node(config: &Config, places: &Places, data_dir: &Path, role: Role) -> anyhow::Result<LocalNode> {
+    let ready_slots = match role {
+        Role::Machine => config.node.ready_slots,
+        Role::Command => 1,
+        Role::Reclaim => 0,
+    };
+    let takes_snapshots = matches!(role, Role::Machine) && config.node.template_snapshots;
+    let sandbox = &config.sandbox;
     let node = NodeConfig {
         shared_dir: Some(places.data.clone()),
         ready_slots: usize::try_from(ready_slots)?,
+        template_snapshots: if takes_snapshots {
+            TemplateSnapshots::TakeAfterFirstUse
+        } else {
+            TemplateSnapshots::UseOnly
+        },
+        usual_size: (sandbox.default_vcpus, MiB(sandbox.default_memory_mib), MiB(sandbox.default_disk_mib)),
         disk_reserve_bytes: config.node.reserve_disk_mib << 20,
         console_limit_bytes: config.vmm.console_limit_kib << 10,
         ..NodeConfig::new(data_dir, &places.assets)
