@@ -150,5 +150,5 @@ fn next(why: &str, snapshot: bool) -> Choice {
 /// Whether the snapshot is at fault and not the moment.
 fn is_refusal(error: &CreateError) -> bool {
     matches!(error.step(), CreateStep::Template | CreateStep::VmmSpawn | CreateStep::Boot)
-        && matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
+        && matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Conflict | ErrorKind::Unsupported)
 }
