@@ -185,7 +185,7 @@ impl Inner {
             (guest.template.clone(), guest.vcpus, guest.memory, guest.disk)
         };
         let all = self.template_snapshots.all()?;
-        let outdated = all.iter().filter(|other| other.id() != newest.id() && of(other) == of(newest));
-        outdated.map(|other| self.template_snapshots.remove(other.id())).collect()
+        let mut outdated = all.iter().filter(|other| other.id() != newest.id() && of(other) == of(newest));
+        outdated.try_for_each(|other| self.template_snapshots.remove(other.id()))
     }
 }

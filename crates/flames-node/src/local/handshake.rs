@@ -169,10 +169,12 @@ mod tests {
         check(&VmId::parse("r1").unwrap(), &asked, &answer).unwrap();
     }
 
+    type TakeAway = fn(&mut InitResponse);
+
     #[test]
     fn each_missing_acknowledgement_is_refused_by_its_name() {
         let (asked, whole) = complete();
-        let lacking: [(&str, fn(&mut InitResponse)); 8] = [
+        let lacking: [(&str, TakeAway); 8] = [
             ("entropy", |answer| answer.entropy_credited = false),
             ("own token", |answer| answer.control_token_replaced = false),
             ("access token", |answer| answer.access_token_set = false),

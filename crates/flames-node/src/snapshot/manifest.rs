@@ -257,19 +257,21 @@ mod tests {
         Manifest::seal(dir, SnapshotId::parse("s1").unwrap(), keep, 7, captured).unwrap()
     }
 
+    type Damage = fn(&Path);
+
     #[test]
     fn whole_parts_pass_and_missing_truncated_or_altered_ones_are_named() {
         let root = tempfile::tempdir().unwrap();
         let manifest = sealed(root.path(), Keep::UntilRemoved);
         manifest.check_parts(root.path()).unwrap();
         let memory = root.path().join("memory");
-        let damages: [(&str, Box<dyn Fn()>); 3] = [
-            ("altered", Box::new(|| std::fs::write(&memory, "CONTENT of memory").unwrap())),
-            ("bytes", Box::new(|| std::fs::write(&memory, "content").unwrap())),
-            ("cannot be read", Box::new(|| std::fs::remove_file(&memory).unwrap())),
+        let damages: [(&str, Damage); 3] = [
+            ("altered", |part| std::fs::write(part, "CONTENT of memory").unwrap()),
+            ("bytes", |part| std::fs::write(part, "content").unwrap()),
+            ("cannot be read", |part| std::fs::remove_file(part).unwrap()),
         ];
         for (word, damage) in damages {
-            damage();
+            damage(&memory);
             let error = manifest.check_parts(root.path()).unwrap_err();
             assert_eq!((error.kind(), error.id()), (ErrorKind::Corrupt, "s1"));
             assert!(error.to_string().contains("`memory`") && error.to_string().contains(word), "{error}");

@@ -113,7 +113,7 @@ impl Machine {
     /// What to ask whether it is well.
     pub(super) fn probe(&self) -> Probe {
         match (self.tier, self.creation.guest()) {
-            (Tier::Running, Some(guest)) => Probe::Agent(guest.clone()),
+            (Tier::Running, Some(guest)) => Probe::Agent(Box::new(guest.clone())),
             _ => Probe::Process(self.creation.dir().cloned()),
         }
     }
@@ -126,7 +126,7 @@ impl Machine {
 /// How a member is asked whether it is well.
 #[derive(Debug)]
 pub(super) enum Probe {
-    Agent(crate::GuestClient),
+    Agent(Box<crate::GuestClient>),
     Process(Option<crate::paths::RunDir>),
 }
 
