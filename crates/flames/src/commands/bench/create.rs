@@ -81,17 +81,14 @@ fn plan(client: &Client, command: &BenchCreate, label: &str) -> anyhow::Result<P
 /// The create's body. Without a level the daemon's own choice counts.
 fn request(command: &BenchCreate, label: &str) -> anyhow::Result<Value> {
     let mut request = serde_json::to_value(CreateRequest {
-        template: command.template.clone(),
+        template: command.snapshot.is_none().then(|| command.template.clone()).unwrap_or_default(),
+        from_snapshot: command.snapshot.clone(),
         memory_mib: command.memory,
         metadata: BTreeMap::from([(LABEL.to_owned(), label.to_owned())]),
         ..CreateRequest::default()
     })?;
     if let Some(level) = &command.level {
         request["level"] = json!(level);
-    }
-    if let (Some(snapshot), Some(fields)) = (&command.snapshot, request.as_object_mut()) {
-        fields.remove("template");
-        fields.insert("from_snapshot".to_owned(), json!(snapshot));
     }
     Ok(request)
 }
@@ -232,7 +229,10 @@ mod tests {
     #[test]
     fn what_is_not_typed_is_left_to_the_daemon() {
         let bare = request(&typed(&[]), "l").unwrap();
-        assert_eq!(bare, json!({ "template": "mini", "metadata": { "flames-bench": "l" } }));
+        assert_eq!((&bare["template"], &bare["metadata"]), (&json!("mini"), &json!({ "flames-bench": "l" })));
+        for absent in ["level", "from_snapshot", "memory_mib"] {
+            assert_eq!(bare.get(absent), None, "{absent}");
+        }
         let level = request(&typed(&["--level", "instant"]), "l").unwrap();
         assert_eq!(level["level"], "instant");
         let snapshot = request(&typed(&["--snapshot", "s1"]), "l").unwrap();
