@@ -201,26 +201,15 @@ mod tests {
     use flames_api::model::TimingsView;
     use std::time::Duration;
 
+    /// As a daemon sends it.
     fn sandbox(id: &str, second: i64) -> SandboxView {
-        SandboxView {
-            id: id.into(),
-            template: "mini".into(),
-            state: "running".into(),
-            failure: None,
-            metadata: Default::default(),
-            vcpus: 1,
-            memory_mib: 128,
-            disk_mib: 64,
-            created_at: Timestamp::from_second(second).unwrap(),
-            started_at: None,
-            ends_at: None,
-            on_timeout: Default::default(),
-            from_snapshot: None,
-            forked_from: None,
-            ports: Default::default(),
-            timings: TimingsView { create_ms: 450.0, ..TimingsView::default() },
-            host: None,
-        }
+        let timings = TimingsView { create_ms: 450.0, ..TimingsView::default() };
+        let created_at = Timestamp::from_second(second).unwrap();
+        let sent = serde_json::json!({
+            "id": id, "template": "mini", "state": "running", "metadata": {}, "vcpus": 1, "memory_mib": 128,
+            "disk_mib": 64, "created_at": created_at, "timings": timings,
+        });
+        serde_json::from_value(sent).unwrap()
     }
 
     fn used(id: &str, pid: u32, cpu_seconds: f64) -> RunUsageView {
