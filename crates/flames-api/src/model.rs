@@ -354,6 +354,22 @@ pub struct ExecRequest {
     /// Seconds until the agent kills it; 0 or absent is never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
+    /// Runs it on a terminal of this size: what is posted to `…/processes/{pid}/terminal` is typed, and all its
+    /// output is standard output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSize>,
+}
+
+/// The size of a terminal in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TerminalSize {
+    /// Width.
+    #[schema(minimum = 1)]
+    pub columns: u16,
+    /// Height.
+    #[schema(minimum = 1)]
+    pub rows: u16,
 }
 
 /// Where a command's standard input comes from.

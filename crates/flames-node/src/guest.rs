@@ -11,7 +11,7 @@ pub use process::ProcessEvents;
 pub use transport::Dial;
 pub use types::{
     ByteStream, Entry, EntryKind, FileDownload, GuestError, GuestErrorKind, GuestMetrics, GuestResult,
-    ProcessEnd, ProcessEvent, ProcessInfo, Signal, StartProcess, Stdin, WriteFile,
+    ProcessEnd, ProcessEvent, ProcessInfo, Signal, StartProcess, Stdin, TerminalSize, WriteFile,
 };
 
 use crate::AccessToken;

@@ -33,7 +33,7 @@ pub use flames_vmm::{
 pub use guest::{
     AGENT_PORT, ByteStream, Dial, Entry, EntryKind, FileDownload, GuestClient, GuestError, GuestErrorKind,
     GuestMetrics, GuestResult, Operation, ProcessEnd, ProcessEvent, ProcessEvents, ProcessInfo, Signal,
-    Signed, StartProcess, Stdin, WriteFile, signature,
+    Signed, StartProcess, Stdin, TerminalSize, WriteFile, signature,
 };
 pub use local::{FailurePoint, Limits, LocalNode, NodeConfig, TemplateSnapshots};
 pub use net::NetworkMode;

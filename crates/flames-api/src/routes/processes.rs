@@ -2,7 +2,7 @@
 
 use crate::Api;
 use crate::extract::{Json, Path};
-use crate::model::{ExecEvent, ExecRequest, ProcessView, SignalName, SignalRequest, StdinMode};
+use crate::model::{ExecEvent, ExecRequest, ProcessView, SignalName, SignalRequest, StdinMode, TerminalSize};
 use crate::problem::Problem;
 use axum::body::Body;
 use axum::extract::State;
@@ -24,6 +24,7 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(exec))
         .routes(routes!(list))
         .routes(routes!(send_input, close_input))
+        .routes(routes!(type_keys, resize))
         .routes(routes!(signal))
 }
 
@@ -97,6 +98,45 @@ async fn close_input(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Type into a process' terminal.
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{id}/processes/{pid}/terminal", tag = "processes",
+    params(("id" = String, Path), ("pid" = u32, Path)),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "at most 1 MiB"),
+    responses(
+        (status = 204), (status = 400, description = "it has no terminal", body = Problem),
+        (status = 404, body = Problem), (status = 413, description = "more than 1 MiB at once", body = Problem),
+    ),
+)]
+async fn type_keys(
+    State(api): State<Api>,
+    Path((id, pid)): Path<(String, u32)>,
+    keys: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Problem> {
+    let keys = keys?;
+    api.plane.guest(&SandboxId::parse(&id)?).await?.send_keys(pid, &keys).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Change the size of a process' terminal.
+#[utoipa::path(
+    put, path = "/v1/sandboxes/{id}/processes/{pid}/terminal", tag = "processes",
+    params(("id" = String, Path), ("pid" = u32, Path)), request_body = TerminalSize,
+    responses(
+        (status = 204), (status = 400, description = "it has no terminal", body = Problem),
+        (status = 404, body = Problem),
+    ),
+)]
+async fn resize(
+    State(api): State<Api>,
+    Path((id, pid)): Path<(String, u32)>,
+    Json(size): Json<TerminalSize>,
+) -> Result<StatusCode, Problem> {
+    let size = to_size(size)?;
+    api.plane.guest(&SandboxId::parse(&id)?).await?.resize(pid, size).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Send a signal to a process.
 #[utoipa::path(
     post, path = "/v1/sandboxes/{id}/processes/{pid}/signal", tag = "processes",
@@ -131,7 +171,15 @@ fn to_process(request: ExecRequest) -> Result<StartProcess, Problem> {
             StdinMode::Open => Stdin::Open,
         },
         timeout: request.timeout_s.filter(|seconds| *seconds > 0).map(Duration::from_secs),
+        terminal: request.terminal.map(to_size).transpose()?,
     })
+}
+
+fn to_size(size: TerminalSize) -> Result<flames_node::TerminalSize, Problem> {
+    if size.columns == 0 || size.rows == 0 {
+        return Err(Problem::invalid("terminal", "must have at least one column and one row"));
+    }
+    Ok(flames_node::TerminalSize { columns: size.columns, rows: size.rows })
 }
 
 /// A process' events as lines.

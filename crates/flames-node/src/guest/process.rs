@@ -3,7 +3,7 @@
 use super::transport::{from_json, full, rpc_error, to_json, within};
 use super::types::{
     GuestError, GuestErrorKind, GuestResult, ProcessEnd, ProcessEvent, ProcessInfo, Signal, StartProcess,
-    Stdin,
+    Stdin, TerminalSize,
 };
 use super::{CALL_DEADLINE, GuestClient};
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use flames_guest::frame::{Frame, FrameDecoder, FrameError, MAX_PAYLOAD, MESSAGE,
 use flames_guest::process::{
     self, CloseStdinRequest, ConnectRequest, DataEvent, Empty, EndEvent, EventResponse, ListResponse,
     ProcessConfig, ProcessInput, ProcessSelector, SendInputRequest, SendSignalRequest, StartRequest,
+    UpdateRequest,
 };
 use flames_guest::rpc::EndOfStream;
 use http_body_util::BodyExt;
@@ -50,6 +51,24 @@ impl GuestClient {
     pub async fn send_input(&self, pid: u32, input: &[u8]) -> GuestResult<()> {
         let input = Some(ProcessInput { stdin: Some(input.to_vec()), pty: None });
         self.done("/process.Process/SendInput", &SendInputRequest { process: select(pid), input }).await
+    }
+
+    /// Types into a process' terminal.
+    ///
+    /// # Errors
+    /// `NotFound` without such a process; `InvalidArgument` if it has no terminal.
+    pub async fn send_keys(&self, pid: u32, keys: &[u8]) -> GuestResult<()> {
+        let input = Some(ProcessInput { stdin: None, pty: Some(keys.to_vec()) });
+        self.done("/process.Process/SendInput", &SendInputRequest { process: select(pid), input }).await
+    }
+
+    /// Changes the size of a process' terminal.
+    ///
+    /// # Errors
+    /// `NotFound` without such a process; `InvalidArgument` if it has no terminal.
+    pub async fn resize(&self, pid: u32, size: TerminalSize) -> GuestResult<()> {
+        let message = UpdateRequest { process: select(pid), pty: Some(size.wire()) };
+        self.done("/process.Process/Update", &message).await
     }
 
     /// Closes a process' standard input.
@@ -200,7 +219,7 @@ fn start_message(process: &StartProcess) -> StartRequest {
     };
     StartRequest {
         process: Some(config),
-        pty: None,
+        pty: process.terminal.map(TerminalSize::wire),
         tag: process.tag.clone(),
         stdin: Some(process.stdin == Stdin::Open),
     }

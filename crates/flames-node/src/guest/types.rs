@@ -146,6 +146,24 @@ pub struct StartProcess {
     pub stdin: Stdin,
     /// When the agent kills it; `None` is never.
     pub timeout: Option<Duration>,
+    /// Runs it on a terminal of this size, which takes the place of all three standard streams.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// The size of a terminal in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Width.
+    pub columns: u16,
+    /// Height.
+    pub rows: u16,
+}
+
+impl TerminalSize {
+    pub(super) fn wire(self) -> flames_guest::process::Pty {
+        let size = flames_guest::process::PtySize { cols: self.columns.into(), rows: self.rows.into() };
+        flames_guest::process::Pty { size: Some(size) }
+    }
 }
 
 /// Where a process' standard input comes from.

@@ -31,6 +31,7 @@ pub(crate) async fn run(context: &Context, command: Exec) -> anyhow::Result<Exit
         user: command.user,
         stdin: stdin_mode(command.no_stdin),
         timeout_s: command.timeout,
+        terminal: None,
     };
     let client = Client::connect(&context.global, &context.places).await?;
     let mut sink = Sink::for_output(context.global.json);
