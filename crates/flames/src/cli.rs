@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Create(Create),
     /// Run a command in a sandbox
     Exec(Exec),
+    /// Sit at a terminal of a sandbox
+    Shell(Shell),
     /// Copy files into or out of a sandbox
     Cp(Cp),
     /// Show a sandbox's console
@@ -189,6 +191,26 @@ pub(crate) struct Exec {
     pub(crate) id: String,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Ends with the shell, and with its exit code: type `exit` or Ctrl-D. Every other key goes \
+    to the sandbox, Ctrl-C too.")]
+pub(crate) struct Shell {
+    /// Environment on top of the sandbox's; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Whom it runs as
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Where it starts
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Which sandbox
+    pub(crate) id: String,
+    /// What to run instead of a login shell
+    #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 }
 

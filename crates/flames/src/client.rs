@@ -10,7 +10,7 @@ use bytes::Bytes;
 use flames_api::Problem;
 use flames_api::model::{
     BuildEvent, BuildRequest, CreateKeyRequest, CreateRequest, CreatedKey, ExecEvent, ExecRequest,
-    ExposedPort, KeyView, SandboxEvent, SandboxPage, SandboxView, TemplateList, TimeoutRequest,
+    ExposedPort, KeyView, SandboxEvent, SandboxPage, SandboxView, TemplateList, TerminalSize, TimeoutRequest,
 };
 use futures::{Stream, StreamExt, TryStreamExt};
 use reqwest::{Body, Method, RequestBuilder, Response};
@@ -118,6 +118,18 @@ impl Client {
         let pid = pid.to_string();
         let request = self.request(Method::POST, &["sandboxes", id, "processes", &pid, "stdin"])?;
         self.send(request.body(input)).await.map(drop)
+    }
+
+    pub(crate) async fn send_keys(&self, id: &str, pid: u32, keys: Bytes) -> anyhow::Result<()> {
+        let pid = pid.to_string();
+        let request = self.request(Method::POST, &["sandboxes", id, "processes", &pid, "terminal"])?;
+        self.send(request.body(keys)).await.map(drop)
+    }
+
+    pub(crate) async fn resize(&self, id: &str, pid: u32, size: TerminalSize) -> anyhow::Result<()> {
+        let pid = pid.to_string();
+        let request = self.request(Method::PUT, &["sandboxes", id, "processes", &pid, "terminal"])?;
+        self.send(request.json(&size)).await.map(drop)
     }
 
     pub(crate) async fn close_input(&self, id: &str, pid: u32) -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! `flames exec`, and the following of a command that `flames run` shares.
 
 use super::Context;
+use super::shell::sit_at;
 use crate::cli::Exec;
 use crate::client::Client;
 use crate::output::{Failure, Refusal};
@@ -97,6 +98,10 @@ pub(crate) async fn follow(
     let mut feeding = None;
     while let Some(event) = events.next().await {
         match event? {
+            ExecEvent::Started { pid } if request.terminal.is_some() => {
+                let sitting = sit_at(client.clone(), id.to_owned(), pid, read_stdin());
+                feeding = Some(tokio::spawn(sitting));
+            }
             ExecEvent::Started { pid } if request.stdin == StdinMode::Open => {
                 feeding = Some(tokio::spawn(feed(client.clone(), id.to_owned(), pid)));
             }

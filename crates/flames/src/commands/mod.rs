@@ -9,6 +9,7 @@ mod exec;
 mod keys;
 mod run;
 mod sandboxes;
+mod shell;
 mod templates;
 mod top;
 mod up;
@@ -47,6 +48,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(up) => up::run(&context, &up).await,
         Command::Run(command) => run::run(&context, command).await,
         Command::Exec(command) => exec::run(&context, command).await,
+        Command::Shell(command) => shell::run(&context, command).await,
         Command::Doctor => doctor::run(&context).await,
         Command::Bench(command) => bench::run(&context, command).await,
         other => client_command(&context, other).await.map(|()| ExitCode::SUCCESS),
@@ -74,6 +76,7 @@ async fn client_command(context: &Context, command: Command) -> anyhow::Result<(
         Command::Up(_)
         | Command::Run(_)
         | Command::Exec(_)
+        | Command::Shell(_)
         | Command::Doctor
         | Command::Config(_)
         | Command::Bench(_)

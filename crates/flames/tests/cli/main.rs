@@ -18,4 +18,5 @@ mod ordinary;
 mod pools;
 mod providers;
 mod run;
+mod shell;
 mod templates;
