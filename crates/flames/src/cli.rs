@@ -195,8 +195,10 @@ pub(crate) struct Exec {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Ends with the shell, and with its exit code: type `exit` or Ctrl-D. Every other key goes \
-    to the sandbox, Ctrl-C too.")]
+#[command(
+    after_help = "Ends with the shell, and with its exit code: type `exit` or Ctrl-D. Every other key goes \
+    to the sandbox, Ctrl-C too."
+)]
 pub(crate) struct Shell {
     /// Environment on top of the sandbox's; may be repeated
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]

@@ -102,6 +102,11 @@ async fn parameters_that_make_no_sense_are_refused() {
         let exec = house.post(&format!("/v1/sandboxes/{id}/exec"), &json!({ "command": command })).await;
         exec.is_problem(400, "invalid_request");
     }
+    for size in [json!({}), json!({"columns": 0, "rows": 24}), json!({"columns": 80, "rows": 70_000})] {
+        let exec = json!({ "command": ["sh"], "terminal": size });
+        let exec = house.post(&format!("/v1/sandboxes/{id}/exec"), &exec).await;
+        exec.is_problem(400, "invalid_request");
+    }
 }
 
 #[tokio::test]
