@@ -70,7 +70,7 @@ class ByHand:
         for file, source in (("memory", "memory"), ("state", "deviceState"), ("disk-0", "disk")):
             os.link(self.facts[source], cage / file)
         uid = str(self.facts["uid"])
-        command = ["jailer", "--id", name, "--exec-file", shutil.which("firecracker"), "--uid", uid, "--gid", uid]
+        command = [shutil.which("jailer"), "--id", name, "--exec-file", shutil.which("firecracker"), "--uid", uid, "--gid", uid]
         command += ["--chroot-base-dir", str(run_dir), "--resource-limit", "no-file=2048"]
         command += ["--cgroup-version", "1" if V1 else "2", "--parent-cgroup", "flames-tests"]
         for limit in LIMITS:

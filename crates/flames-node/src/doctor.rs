@@ -6,8 +6,10 @@
 
 mod kvm;
 mod look;
+mod pick;
 
 pub use kvm::{KvmSpeed, MIN_INSTRUCTIONS_PER_SECOND};
+pub use pick::{Pick, Vmm, pick_vmm};
 
 use crate::net::{NetworkMode, SlotNames};
 use crate::paths::{Assets, DataDir};
@@ -56,6 +58,8 @@ pub struct DoctorConfig {
     pub assets_dir: PathBuf,
     /// Bytes that creates leave free.
     pub disk_reserve_bytes: u64,
+    /// The Firecracker program: a name that PATH finds, or a path.
+    pub firecracker: PathBuf,
 }
 
 impl Finding {
@@ -77,6 +81,7 @@ pub async fn examine(config: &DoctorConfig) -> Vec<Finding> {
     let kvm = tokio::task::spawn_blocking(kvm::measure).await.unwrap_or(KvmSpeed::Hangs);
     let mut findings = vec![
         judge_kvm(&kvm),
+        pick::finding(&pick::pick_with(&config.firecracker, &kvm).await),
         judge_rights(NetworkMode::detect()),
         judge_tun(look::open_error(Path::new("/dev/net/tun"))),
         judge_nft(look::version("nft", "--version").await.as_ref()),
@@ -376,6 +381,7 @@ mod tests {
             data_dir: root.path().join("data"),
             assets_dir: root.path().join("assets"),
             disk_reserve_bytes: 1 << 30,
+            firecracker: "firecracker".into(),
         };
         let findings = examine(&config).await;
         for finding in &findings {

@@ -245,11 +245,30 @@ pub(crate) struct Limits {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Vmm {
+    /// Which VMM runs sandboxes.
+    pub(crate) driver: VmmDriver,
     /// The QEMU program: a name that PATH finds, or a path.
     pub(crate) qemu: PathBuf,
+    /// The Firecracker program: a name that PATH finds, or a path.
+    pub(crate) firecracker: PathBuf,
+    /// Firecracker's jailer, of the same release.
+    pub(crate) jailer: PathBuf,
     /// How much of a sandbox's console is kept, in KiB.
     #[schemars(range(min = 4, max = 1_048_576))]
     pub(crate) console_limit_kib: u64,
+}
+
+/// Which VMM runs sandboxes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum VmmDriver {
+    /// Firecracker where it is installed, KVM is fast and the daemon is root; QEMU elsewhere.
+    #[default]
+    Auto,
+    /// QEMU, in software.
+    Qemu,
+    /// Firecracker, jailed.
+    Firecracker,
 }
 
 /// This host.
@@ -297,7 +316,13 @@ impl Default for Sandbox {
 
 impl Default for Vmm {
     fn default() -> Self {
-        Self { qemu: PathBuf::from("qemu-system-x86_64"), console_limit_kib: 1024 }
+        Self {
+            driver: VmmDriver::Auto,
+            qemu: PathBuf::from("qemu-system-x86_64"),
+            firecracker: PathBuf::from("firecracker"),
+            jailer: PathBuf::from("jailer"),
+            console_limit_kib: 1024,
+        }
     }
 }
 

@@ -137,7 +137,7 @@ pub(crate) async fn start_machine(config: &Config, places: &Places) -> anyhow::R
     let lock = DirLock::take(&places.data)?;
     reclaim_embedded(config, places).await;
     let providers = providers::open(&config.providers, &places.data, config.api.listen).await?;
-    let node = node(config, places, &places.data, Role::Machine)?;
+    let node = node(config, places, &places.data, Role::Machine).await?;
     let daemon = Daemon::start(config, providers, node, places.socket(), lock).await?;
     daemon.watch_alerts(&config.alerts)?;
     Ok(daemon)
@@ -164,7 +164,7 @@ impl Embedded {
         reclaim_embedded(config, places).await;
         let directory = tempfile::Builder::new().prefix("e").rand_bytes(6).tempdir_in(&home)?;
         let lock = DirLock::take(directory.path())?;
-        let node = node(config, places, directory.path(), Role::Command)?;
+        let node = node(config, places, directory.path(), Role::Command).await?;
         let socket = directory.path().join("s");
         Ok(Self { daemon: Daemon::start(config, Providers::memory(), node, socket, lock).await?, directory })
     }
@@ -195,7 +195,7 @@ async fn reclaim_embedded(config: &Config, places: &Places) {
 }
 
 async fn reclaim(config: &Config, places: &Places, directory: &Path) -> anyhow::Result<()> {
-    let node = node(config, places, directory, Role::Reclaim)?;
+    let node = node(config, places, directory, Role::Reclaim).await?;
     node.adopt().await?;
     destroy_all(&node).await;
     node.shutdown().await;
@@ -225,7 +225,12 @@ enum Role {
     Reclaim,
 }
 
-fn node(config: &Config, places: &Places, data_dir: &Path, role: Role) -> anyhow::Result<LocalNode> {
+async fn node(
+    config: &Config,
+    places: &Places,
+    data_dir: &Path,
+    role: Role,
+) -> anyhow::Result<LocalNode> {
     let ready_slots = match role {
         Role::Machine => config.node.ready_slots,
         Role::Command => 1,
@@ -246,7 +251,7 @@ fn node(config: &Config, places: &Places, data_dir: &Path, role: Role) -> anyhow
         console_limit_bytes: config.vmm.console_limit_kib << 10,
         ..NodeConfig::new(data_dir, &places.assets)
     };
-    Ok(LocalNode::open(node, providers::driver(config))?)
+    Ok(LocalNode::open(node, providers::driver(config, &places.data).await?)?)
 }
 
 fn limits(config: &Config) -> Limits {

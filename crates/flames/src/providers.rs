@@ -3,7 +3,11 @@
 //! Each adapter is behind a feature of its own, so that a build can leave out what it does not need. A URL
 //! whose adapter is not compiled in is refused by name.
 
-use crate::config::{Config, ProviderUrl, Providers as Urls};
+mod vmm;
+
+pub(crate) use vmm::driver;
+
+use crate::config::{ProviderUrl, Providers as Urls};
 use anyhow::{Context, anyhow};
 use flames_blob::{BlobStore, MemoryBlobStore};
 use flames_cache::{CacheStore, MemoryCacheStore};
@@ -12,8 +16,6 @@ use flames_ingress::{IngressProvider, MemoryIngress};
 use flames_queue::WorkQueue;
 use flames_queue::memory::MemoryQueue;
 use flames_state::{MemoryStateStore, StateStore};
-use flames_vmm::VmmDriver;
-use flames_vmm_qemu::{QemuConfig, QemuDriver};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -153,15 +155,10 @@ fn refused(what: &str, scheme: &str, known: &[Known]) -> anyhow::Error {
     }
 }
 
-/// The VMM driver of this machine.
-pub(crate) fn driver(config: &Config) -> Arc<dyn VmmDriver> {
-    let qemu = QemuConfig { binary: config.vmm.qemu.clone(), ..QemuConfig::default() };
-    Arc::new(QemuDriver::new(qemu))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     async fn open_refused(urls: &str) -> String {
         let config = Config::parse("f.toml", &format!("[providers]\n{urls}\n")).unwrap();

@@ -12,6 +12,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<ExitCode> {
         data_dir: context.places.data.clone(),
         assets_dir: context.places.assets.clone(),
         disk_reserve_bytes: context.config.node.reserve_disk_mib << 20,
+        firecracker: context.config.vmm.firecracker.clone(),
     };
     let bar = ProgressBar::new_spinner().with_message("measuring what KVM can do");
     bar.enable_steady_tick(Duration::from_millis(100));

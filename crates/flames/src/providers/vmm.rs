@@ -1,0 +1,107 @@
+//! The VMM of this machine, by configuration or by what the machine can do.
+
+use crate::config::{Config, VmmDriver as Wanted};
+use anyhow::Context;
+use async_trait::async_trait;
+use flames_node::doctor::{Vmm, pick_vmm};
+use flames_vmm::{Capabilities, PrepareFor, PreparedVm, Result, RunningVm, VmHandle, VmSpec, VmmDriver};
+use flames_vmm_firecracker::{FirecrackerConfig, FirecrackerDriver, JailerConfig};
+use flames_vmm_qemu::{QemuConfig, QemuDriver};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where the measure of KVM is kept, in the data directory.
+const KVM_MEASURE: &str = "kvm-measure";
+
+/// Chooses the driver. One that was asked for by name must work.
+pub(crate) async fn driver(config: &Config, data_dir: &Path) -> anyhow::Result<Arc<dyn VmmDriver>> {
+    let chosen = match config.vmm.driver {
+        Wanted::Qemu => Vmm::Qemu,
+        Wanted::Firecracker => Vmm::Firecracker,
+        Wanted::Auto => {
+            let pick = pick_vmm(&config.vmm.firecracker, &data_dir.join(KVM_MEASURE)).await;
+            tracing::info!(vmm = ?pick.vmm, why = pick.why, "the VMM was picked by what this machine can do");
+            pick.vmm
+        }
+    };
+    let qemu: Arc<dyn VmmDriver> = Arc::new(qemu(config));
+    let firecracker: Arc<dyn VmmDriver> = Arc::new(firecracker(config));
+    Ok(match chosen {
+        Vmm::Qemu => Arc::new(Drivers { chosen: qemu, other: firecracker }),
+        Vmm::Firecracker => {
+            firecracker.version().await.context("vmm.driver")?;
+            Arc::new(Drivers { chosen: firecracker, other: qemu })
+        }
+    })
+}
+
+fn qemu(config: &Config) -> QemuDriver {
+    QemuDriver::new(QemuConfig { binary: config.vmm.qemu.clone(), ..QemuConfig::default() })
+}
+
+fn firecracker(config: &Config) -> FirecrackerDriver {
+    let jailer = JailerConfig { binary: config.vmm.jailer.clone(), ..JailerConfig::default() };
+    let binary = config.vmm.firecracker.clone();
+    FirecrackerDriver::new(FirecrackerConfig { binary, jailer, ..FirecrackerConfig::default() })
+}
+
+/// Starts VMs with one driver, and takes over those of both: the choice may have been another when they were
+/// started.
+#[derive(Debug)]
+struct Drivers {
+    chosen: Arc<dyn VmmDriver>,
+    other: Arc<dyn VmmDriver>,
+}
+
+#[async_trait]
+impl VmmDriver for Drivers {
+    fn name(&self) -> &'static str {
+        self.chosen.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.chosen.capabilities()
+    }
+
+    async fn version(&self) -> Result<String> {
+        self.chosen.version().await
+    }
+
+    async fn prepare(&self, spec: VmSpec, purpose: PrepareFor) -> Result<Box<dyn PreparedVm>> {
+        self.chosen.prepare(spec, purpose).await
+    }
+
+    async fn adopt(&self, handle: &VmHandle) -> Result<Option<Box<dyn RunningVm>>> {
+        let whose = if handle.driver == self.other.name() { &self.other } else { &self.chosen };
+        whose.adopt(handle).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flames_vmm::ErrorKind;
+
+    fn drivers() -> Drivers {
+        let config = Config::default();
+        Drivers { chosen: Arc::new(qemu(&config)), other: Arc::new(firecracker(&config)) }
+    }
+
+    #[tokio::test]
+    async fn a_vm_is_adopted_by_the_driver_that_started_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |driver: &str| VmHandle {
+            id: flames_vmm::VmId::parse("vm").unwrap(),
+            driver: driver.to_owned(),
+            pid: std::process::id(),
+            start_ticks: 1,
+            executable: "/gone".into(),
+            run_dir: folder.path().to_owned(),
+        };
+        for driver in ["qemu", "firecracker"] {
+            assert!(drivers().adopt(&of(driver)).await.unwrap().is_none(), "{driver} finds it gone");
+        }
+        let error = drivers().adopt(&of("another")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
+}
