@@ -225,12 +225,7 @@ enum Role {
     Reclaim,
 }
 
-async fn node(
-    config: &Config,
-    places: &Places,
-    data_dir: &Path,
-    role: Role,
-) -> anyhow::Result<LocalNode> {
+async fn node(config: &Config, places: &Places, data_dir: &Path, role: Role) -> anyhow::Result<LocalNode> {
     let ready_slots = match role {
         Role::Machine => config.node.ready_slots,
         Role::Command => 1,
