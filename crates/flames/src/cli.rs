@@ -85,6 +85,9 @@ pub(crate) enum Command {
     /// API keys
     #[command(subcommand)]
     Key(Key),
+    /// Certificates for the listener of E2B's interface
+    #[command(subcommand)]
+    Tls(Tls),
     /// Show pools and sandboxes live, and what they use
     Top(Top),
     /// Show the alerts that fire, are pending, or were resolved lately
@@ -318,6 +321,18 @@ pub(crate) enum Template {
     Rm {
         /// Which template
         name: String,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Tls {
+    /// Make an authority of your own and a certificate of a domain and all hosts below it
+    Init {
+        /// The domain, without a port
+        domain: String,
+        /// Where to put the files
+        #[arg(long, default_value = ".")]
+        out: PathBuf,
     },
 }
 

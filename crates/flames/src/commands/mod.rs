@@ -11,6 +11,7 @@ mod run;
 mod sandboxes;
 mod shell;
 mod templates;
+mod tls;
 mod top;
 mod up;
 
@@ -39,6 +40,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Command::Config(command) => return config::run(&cli.global, *command),
+        Command::Tls(command) => return tls::run(command),
         _ => {}
     }
     let config = Config::load(cli.global.config.as_deref())?;
@@ -79,6 +81,7 @@ async fn client_command(context: &Context, command: Command) -> anyhow::Result<(
         | Command::Shell(_)
         | Command::Doctor
         | Command::Config(_)
+        | Command::Tls(_)
         | Command::Bench(_)
         | Command::Completion { .. } => anyhow::bail!("a bug: this command needs no daemon"),
     }

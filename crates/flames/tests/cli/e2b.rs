@@ -144,6 +144,27 @@ fn vm_a_sandbox_made_by_either_interface_is_the_others_too() {
 }
 
 #[test]
+fn vm_clients_speak_tls_and_http_2() {
+    let Some(mut mover) = Mover::new() else { return };
+    let out = mover.home.file("tls");
+    mover.home.ok(&["tls", "init", "box.localhost", "--out", out.to_str().unwrap()]);
+    let port = mover.url.rsplit(':').next().unwrap().to_owned();
+    mover.home.down("TERM");
+    mover.home.configure(&format!(
+        "[e2b]\nlisten = \"127.0.0.1:{port}\"\ndomain = \"box.localhost:{port}\"\n\
+         tls_certificate = \"{}\"\ntls_key = \"{}\"\n",
+        out.join("tls.pem").display(),
+        out.join("tls.key").display()
+    ));
+    mover.home.up();
+    // Resolvers know `localhost` and no host below it.
+    mover.url = format!("https://127.0.0.1:{port}");
+    let mut client = mover.python("python");
+    client.arg("tls.py").env("SSL_CERT_FILE", out.join("ca.pem"));
+    mover.runs(client);
+}
+
+#[test]
 fn vm_a_client_survives_a_restart_of_the_daemon() {
     let Some(mut mover) = Mover::new() else { return };
     let port = mover.url.rsplit(':').next().unwrap().to_owned();

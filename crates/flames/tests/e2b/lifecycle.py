@@ -1,7 +1,11 @@
 """The life of sandboxes through the unmodified Python client, sync. Runs with every version that is installed."""
 
 import datetime
+import json
+import os
 import time
+import urllib.error
+import urllib.request
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -95,6 +99,31 @@ def mistakes_are_the_clients_own_exceptions():
     raises(NotFoundException, lambda: Sandbox.connect("i" + "0" * 20))
     assert Sandbox.kill("i" + "0" * 20) is False
     raises(SandboxException, lambda: Sandbox.create("base", mcp={"browserbase": {}}), "mcp")
+
+
+@case
+def malformed_requests_get_errors_that_clients_can_parse():
+    def ask(method, path, body=None, **headers):
+        headers = {"X-API-KEY": os.environ["E2B_API_KEY"], **headers}
+        url = os.environ["E2B_API_URL"] + path
+        request = urllib.request.Request(url, data=body, method=method, headers=headers)
+        error = raises(urllib.error.HTTPError, lambda: urllib.request.urlopen(request, timeout=20))
+        told = json.loads(error.read())
+        assert told["code"] == error.code and told["message"], told
+        return error.code
+
+    for body in [b"{", b"[]", b'{"templateID":7}', b'{"templateID":"base","timeout":"x"}', b"\xff", b"{}"]:
+        assert ask("POST", "/v2/sandboxes", body) == 400, body
+    assert ask("POST", "/sandboxes", b"x" * (2 << 20)) == 413
+    assert ask("GET", "/v2/sandboxes", **{"X-API-KEY": "e2b_00"}) == 401
+    assert ask("GET", "/no/such/call") == 404 and ask("PATCH", "/sandboxes") == 405
+    assert ask("GET", "/sandboxes/..%2f..%2fetc") == 404 and ask("DELETE", "/sandboxes/UPPER") == 404
+    for query in ["limit=0", "limit=x", "limit=101", "state=dead", "order=up", "nextToken=%00", "startedAfter=x"]:
+        assert ask("GET", "/v2/sandboxes?" + query) == 400, query
+    assert ask("POST", "/v3/templates", b"{}") == 501
+    assert ask("POST", "/sandboxes/i" + "0" * 20 + "/timeout", b"{}") == 400
+    for path in ["/timeout", "/refreshes", "/pause", "/connect", "/snapshots", "/fork"]:
+        assert ask("POST", "/sandboxes/i" + "0" * 20 + path, b'{"timeout":1}') == 404, path
 
 
 @case
