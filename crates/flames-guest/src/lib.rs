@@ -20,9 +20,9 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`process`] | `process.Process`: start, connect, input, signals, list |
-//! | [`filesystem`] | `filesystem.Filesystem`: stat, list, make, move, remove |
-//! | [`files`] | `/files`: what an upload answers, and signed URLs |
+//! | [`process`] | `process.Process`: start, on pipes or a terminal, connect, input, signals, list |
+//! | [`filesystem`] | `filesystem.Filesystem`: stat, list, make, move, remove, watch |
+//! | [`files`] | `/files`: what an upload answers, composing, and signed URLs |
 //! | [`control`] | what only the node may ask: init and shutdown; the boot channel's lines |
 //! | [`frame`] | the envelope of streaming calls, with a decoder for any split of the bytes |
 //! | [`rpc`] | error codes, their HTTP status, and the end of a stream |
