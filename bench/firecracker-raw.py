@@ -13,9 +13,11 @@ Needs root, Python 3, `firecracker` and `jailer`. Everything it makes, it remove
 """
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -26,7 +28,7 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-NEW_NAMESPACES = 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000  # mnt pid net ipc uts
+NEW_NAMESPACES = 0x00020000 | 0x40000000 | 0x08000000 | 0x04000000  # mnt net ipc uts; pid is the jailer's
 LIBC = ctypes.CDLL(None, use_errno=True)
 V1 = Path("/sys/fs/cgroup/memory").exists()
 LIMITS = (
@@ -75,7 +77,7 @@ class ByHand:
         command += ["--cgroup-version", "1" if V1 else "2", "--parent-cgroup", "flames-tests"]
         for limit in LIMITS:
             command += ["--cgroup", limit]
-        command += ["--", "--api-sock", "api.sock"]
+        command += ["--new-pid-ns", "--", "--api-sock", "api.sock"]
         null = subprocess.DEVNULL
         process = subprocess.Popen(
             command, env={}, stdin=null, stdout=null, stderr=null, preexec_fn=lambda: LIBC.unshare(NEW_NAMESPACES)
@@ -85,18 +87,22 @@ class ByHand:
         load["mem_backend"] = {"backend_type": "File", "backend_path": "memory"}
         put(api, "/snapshot/load", load)
         took = (time.perf_counter() - started) * 1000
-        self.alive.append((process, run_dir, name))
-        return {"ms": took, "pid": process.pid}
+        process.wait()  # the jailer: Firecracker is its child
+        pid = int((cage / "firecracker.pid").read_text())
+        self.alive.append((pid, os.pidfd_open(pid), run_dir, name))
+        return {"ms": took, "pid": pid}
 
     def stop(self):
-        for process, run_dir, name in self.alive:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        for pid, pidfd, run_dir, name in self.alive:
+            os.kill(pid, signal.SIGKILL)
+            select.select([pidfd], [], [])
+            os.close(pidfd)
             shutil.rmtree(run_dir)
             for controller in ("memory", "cpu", "pids", ""):
                 group = Path("/sys/fs/cgroup") / controller / "flames-tests" / name
-                if group.exists():
-                    group.rmdir()
+                while group.exists():
+                    with contextlib.suppress(OSError):  # until its last process is reaped
+                        group.rmdir()
         self.alive = []
 
 
