@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `/v1/sandboxes…` | sandboxes, commands and files in them |
 //! | `/v1/snapshots…` | what sandboxes were at one moment, to create others from |
+//! | `/v1/pools…` | VMs that are ready before anyone asks |
 //! | `/v1/events` | what happens to sandboxes |
 //! | `/v1/templates…` | what sandboxes are created from |
 //! | `/v1/keys…` | API keys, from this machine only |
@@ -89,6 +90,7 @@ fn guarded() -> OpenApiRouter<Api> {
         .merge(routes::snapshots::router())
         .merge(routes::templates::router())
         .merge(routes::node::router())
+        .merge(routes::pools::router())
         .merge(routes::ports::router())
         .merge(routes::events::router())
         .merge(routes::keys::router())

@@ -9,7 +9,7 @@ use flames_core::sandbox::pause::{PauseMode, Paused};
 use flames_core::sandbox::record::{Failure, OnTimeout, Origin, Sandbox, Timings};
 use flames_core::sandbox::resume::Resumed;
 use flames_core::snapshot::record::Snapshot;
-use flames_node::{Capacity, Entry, Leak, RunFacts, SnapshotTimings, Template};
+use flames_node::{Capacity, Entry, Leak, PoolStatus, RunFacts, SnapshotTimings, Template};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +48,11 @@ pub struct CreateRequest {
     /// What happens then.
     #[serde(default)]
     pub on_timeout: OnTimeoutView,
+    /// How fast it should be: `standard`, `fast`, `ultra-fast`, `sub2-second` or `instant`. Default: what the
+    /// daemon is configured to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "instant")]
+    pub level: Option<String>,
     /// Whom a process runs as when nobody is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -108,6 +113,15 @@ pub struct SandboxView {
     /// Its ports that the world may reach.
     #[serde(default)]
     pub ports: BTreeSet<u16>,
+    /// How fast its create was asked to be.
+    #[serde(default)]
+    pub level: String,
+    /// The way that its present run was started: `warm`, `restored` or `cold`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Why that way.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
     /// How long its create took.
     pub timings: TimingsView,
     /// What it has on its host.
@@ -270,6 +284,14 @@ pub struct SnapshotView {
 pub struct SnapshotList {
     /// The snapshots.
     pub snapshots: Vec<SnapshotView>,
+}
+
+/// Warm pools, by template.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PoolList {
+    /// What was asked for, and how each does.
+    #[schema(value_type = Vec<Object>)]
+    pub pools: Vec<PoolStatus>,
 }
 
 /// How many forks to make.
@@ -591,6 +613,9 @@ impl From<Sandbox> for SandboxView {
             started_at: sandbox.started_at,
             ends_at: sandbox.ends_at,
             ports: sandbox.ports,
+            level: sandbox.level.name().to_owned(),
+            path: sandbox.path.map(|path| path.name().to_owned()),
+            why: sandbox.why,
             timings: sandbox.timings.into(),
             host: sandbox.facts,
         }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use flames_core::pools::PoolError;
 use flames_core::rate::TooMany;
 use flames_core::sandbox::error::{
     CreateSandboxError, ForkError, GuestCallError, InvalidRequest, LifecycleError, ResumeError, SnapshotError,
@@ -212,6 +213,23 @@ impl From<ForkError> for Problem {
                 problem
             }
             ForkError::ShuttingDown => CreateSandboxError::ShuttingDown.into(),
+        }
+    }
+}
+
+impl From<PoolError> for Problem {
+    fn from(error: PoolError) -> Self {
+        match &error {
+            PoolError::Invalid { template, .. } => {
+                Self::new(StatusCode::BAD_REQUEST, "invalid_request", error.to_string())
+                    .about("pool", template)
+            }
+            PoolError::NotFound(template) => {
+                Self::new(StatusCode::NOT_FOUND, "pool_not_found", error.to_string())
+                    .about("pool", template.as_str())
+                    .mend("`flames pool ls` lists the pools there are; `flames pool set` makes one")
+            }
+            PoolError::Refused(refused) => from_provider(refused),
         }
     }
 }

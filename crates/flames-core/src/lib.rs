@@ -18,6 +18,7 @@ mod jobs;
 pub mod keys;
 pub mod monitor;
 mod plane;
+pub mod pools;
 mod ports;
 mod providers;
 pub mod rate;

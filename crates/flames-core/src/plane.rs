@@ -89,6 +89,7 @@ impl ControlPlane {
         });
         plane.reconcile_at_start().await?;
         plane.room.set_limit(plane.limits.memory, &plane.node.capacity().await);
+        plane.apply_pools().await?;
         plane.spawn_reconcilers();
         plane.spawn_worker()?;
         Ok(plane)

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod bench;
+pub(crate) mod snapshots;
 
 pub(crate) use bench::{Bench, BenchBoot, BenchCompare, BenchCreate, BenchPool, Ramp};
 
@@ -77,8 +78,20 @@ pub(crate) enum Command {
     Events(Events),
     /// Set when a sandbox ends by itself
     Timeout(Timeout),
+    /// Pause a sandbox, to disk or in memory
+    Pause(snapshots::Pause),
+    /// Bring a paused sandbox back
+    Resume(snapshots::Resume),
+    /// What sandboxes were at one moment, to create others from
+    #[command(subcommand)]
+    Snapshot(snapshots::Snapshot),
+    /// Make clones of a running sandbox
+    Fork(snapshots::Fork),
     /// Destroy sandboxes
     Rm(Rm),
+    /// VMs that are ready before anyone asks
+    #[command(subcommand)]
+    Pool(snapshots::Pool),
     /// What sandboxes are created from
     #[command(subcommand)]
     Template(Template),
@@ -123,6 +136,15 @@ pub(crate) struct Shape {
     /// What to create it from
     #[arg(short, long, default_value = "mini", value_name = "NAME")]
     pub(crate) template: String,
+    /// Create it from a snapshot, by id or name, instead
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["template", "cpus", "memory", "disk", "level"])]
+    pub(crate) from_snapshot: Option<String>,
+    /// How fast it should be: standard, fast, ultra-fast, sub2-second or instant
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) level: Option<String>,
+    /// Pause it to disk when its time is over, instead of destroying it
+    #[arg(long)]
+    pub(crate) pause_on_timeout: bool,
     /// Virtual CPUs
     #[arg(long, value_name = "N")]
     pub(crate) cpus: Option<u32>,

@@ -10,8 +10,11 @@ use bytes::Bytes;
 use flames_api::Problem;
 use flames_api::model::{
     BuildEvent, BuildRequest, CreateKeyRequest, CreateRequest, CreatedKey, ExecEvent, ExecRequest,
-    ExposedPort, KeyView, SandboxEvent, SandboxPage, SandboxView, TemplateList, TerminalSize, TimeoutRequest,
+    ExposedPort, ForkRequest, ForkedView, KeyView, PauseRequest, PausedView, PoolList, ResumeRequest,
+    ResumedView, SandboxEvent, SandboxPage, SandboxView, SnapshotList, SnapshotRequest, SnapshotView,
+    TemplateList, TerminalSize, TimeoutRequest,
 };
+use flames_node::{PoolConfig, PoolStatus};
 use futures::{Stream, StreamExt, TryStreamExt};
 use reqwest::{Body, Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
@@ -95,6 +98,50 @@ impl Client {
     pub(crate) async fn set_timeout(&self, id: &str, timeout_s: u64) -> anyhow::Result<SandboxView> {
         let request = self.request(Method::POST, &["sandboxes", id, "timeout"])?;
         self.json(request.json(&TimeoutRequest { timeout_s })).await
+    }
+
+    pub(crate) async fn pause(&self, id: &str, request: &PauseRequest) -> anyhow::Result<PausedView> {
+        self.json(self.request(Method::POST, &["sandboxes", id, "pause"])?.json(request)).await
+    }
+
+    pub(crate) async fn resume(&self, id: &str, request: &ResumeRequest) -> anyhow::Result<ResumedView> {
+        self.json(self.request(Method::POST, &["sandboxes", id, "resume"])?.json(request)).await
+    }
+
+    pub(crate) async fn fork(&self, id: &str, request: &ForkRequest) -> anyhow::Result<ForkedView> {
+        self.json(self.request(Method::POST, &["sandboxes", id, "fork"])?.json(request)).await
+    }
+
+    pub(crate) async fn snapshot(&self, id: &str, request: &SnapshotRequest) -> anyhow::Result<SnapshotView> {
+        self.json(self.request(Method::POST, &["sandboxes", id, "snapshots"])?.json(request)).await
+    }
+
+    pub(crate) async fn snapshots(&self) -> anyhow::Result<SnapshotList> {
+        self.json(self.request(Method::GET, &["snapshots"])?).await
+    }
+
+    pub(crate) async fn remove_snapshot(&self, id: &str) -> anyhow::Result<()> {
+        self.send(self.request(Method::DELETE, &["snapshots", id])?).await.map(drop)
+    }
+
+    pub(crate) async fn pools(&self) -> anyhow::Result<PoolList> {
+        self.json(self.request(Method::GET, &["pools"])?).await
+    }
+
+    pub(crate) async fn pool(&self, template: &str) -> anyhow::Result<PoolStatus> {
+        self.json(self.request(Method::GET, &["pools", template])?).await
+    }
+
+    pub(crate) async fn set_pool(
+        &self,
+        template: &str,
+        written: &serde_json::Map<String, serde_json::Value>,
+    ) -> anyhow::Result<PoolConfig> {
+        self.json(self.request(Method::PUT, &["pools", template])?.json(written)).await
+    }
+
+    pub(crate) async fn remove_pool(&self, template: &str) -> anyhow::Result<()> {
+        self.send(self.request(Method::DELETE, &["pools", template])?).await.map(drop)
     }
 
     pub(crate) async fn logs(&self, id: &str, limit_bytes: Option<usize>) -> anyhow::Result<Bytes> {

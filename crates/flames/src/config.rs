@@ -33,6 +33,9 @@ pub(crate) struct Config {
     pub(crate) sandbox: Sandbox,
     /// What all sandboxes of this host may use together.
     pub(crate) limits: Limits,
+    /// Warm pools, by template: `preset` (`minimal`, `standard`, `aggressive`, `ultra-fast`) and what differs from
+    /// it. What `flames pool set` and `rm` say later wins.
+    pub(crate) pools: std::collections::BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
     /// The virtual machine monitor.
     pub(crate) vmm: Vmm,
     /// This host.
@@ -209,6 +212,8 @@ pub(crate) struct Sandbox {
     pub(crate) default_disk_mib: u32,
     /// Seconds until a sandbox ends when a create does not say; 0 is never.
     pub(crate) default_timeout_s: u64,
+    /// How fast a create is when it names no level: `standard`, `fast`, `ultra-fast`, `sub2-second`, `instant`.
+    pub(crate) default_level: String,
     /// The most virtual CPUs a create may ask for.
     #[schemars(range(min = 1, max = 64))]
     pub(crate) max_vcpus: u8,
@@ -303,6 +308,7 @@ impl Default for Sandbox {
             default_memory_mib: 256,
             default_disk_mib: 1024,
             default_timeout_s: 300,
+            default_level: flames_pool::BootLevel::default().name().to_owned(),
             max_vcpus: 8,
             max_memory_mib: 8192,
             max_disk_mib: 65_536,

@@ -10,14 +10,16 @@ use flames_api::auth::Trust;
 use flames_api::{Api, router, server};
 use flames_core::clock::SystemClock;
 use flames_core::monitor::AlertRules;
+use flames_core::pools::pool_config;
 use flames_core::rate::RateLimit;
 use flames_core::sandbox::admit::{Limits, Timeout};
 use flames_core::sandbox::record::Resources;
 use flames_core::sandbox::room::MemoryLimit;
 use flames_core::{ApiKey, ApiKeys, ControlPlane, Providers};
 use flames_metrics::Metrics;
-use flames_node::{LocalNode, MiB, Node, NodeConfig, TemplateSnapshots};
+use flames_node::{LocalNode, MiB, Node, NodeConfig, PoolConfig, TemplateSnapshots};
 use rustix::fs::{FlockOperation, flock};
+use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -267,6 +269,8 @@ fn limits(config: &Config) -> Limits {
             seconds => Timeout::After(Duration::from_secs(seconds)),
         },
         max_timeout: Some(sandbox.max_timeout_s).filter(|seconds| *seconds > 0).map(Duration::from_secs),
+        default_level: sandbox.default_level.parse().unwrap_or_default(),
+        pools: pools(config),
         boot_deadline: Duration::from_secs(sandbox.boot_deadline_s),
         snapshot_deadline: Duration::from_secs(sandbox.snapshot_deadline_s),
         memory: match config.limits.memory_mib {
@@ -277,6 +281,12 @@ fn limits(config: &Config) -> Limits {
         retention: Duration::from_secs(u64::from(sandbox.retention_h) * 3600),
         domain: config.api.domain.clone(),
     }
+}
+
+/// Those that can be meant: the others were refused when the configuration was read.
+fn pools(config: &Config) -> BTreeMap<String, PoolConfig> {
+    let pools = config.pools.iter();
+    pools.filter_map(|(name, written)| Some((name.clone(), pool_config(name, written).ok()?))).collect()
 }
 
 impl DirLock {

@@ -100,12 +100,17 @@ pub(crate) fn timing_bars(timings: &TimingsView, first_command_ms: Option<f64>) 
     let mut stages = stages(timings);
     stages.extend(first_command_ms.map(|took| ("first command", took)));
     let total: f64 = timings.create_ms + first_command_ms.unwrap_or(0.0);
+    bars(&stages, total);
+}
+
+/// Stages and what they took together, as bars on standard error.
+pub(crate) fn bars(stages: &[(&str, f64)], total_ms: f64) {
     let mut text = String::new();
     for (name, took) in stages {
-        let share = if total > 0.0 { took / total } else { 0.0 };
+        let share = if total_ms > 0.0 { took / total_ms } else { 0.0 };
         text.push_str(&format!("{name:>16} {took:9.2} ms  {}\n", bar(share)));
     }
-    text.push_str(&format!("{:>16} {total:9.2} ms\n", "total"));
+    text.push_str(&format!("{:>16} {total_ms:9.2} ms\n", "total"));
     // Bars are for people who look on; if nobody does, nothing is lost.
     let _ = io::stderr().write_all(text.as_bytes());
 }
@@ -119,6 +124,7 @@ pub(crate) fn stages(timings: &TimingsView) -> Vec<(&'static str, f64)> {
         ("disk", timings.disk_ms),
         ("VMM spawn", timings.vmm_spawn_ms),
         ("kernel to agent", timings.kernel_to_agent_ms),
+        ("restore", timings.restore_ms),
         ("agent init", timings.agent_init_ms),
     ]
 }

@@ -6,6 +6,7 @@ pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod monitor;
 pub(crate) mod node;
+pub(crate) mod pools;
 pub(crate) mod ports;
 pub(crate) mod processes;
 pub(crate) mod sandboxes;

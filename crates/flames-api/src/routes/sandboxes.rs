@@ -14,6 +14,7 @@ use flames_core::sandbox::query::{Cursor, Filter};
 use flames_core::sandbox::record::Entrance;
 use flames_core::sandbox::state::State as SandboxState;
 use flames_core::{IdempotencyKey, SandboxId};
+use flames_node::BootLevel;
 use serde::Deserialize;
 use std::time::Duration;
 use utoipa::IntoParams;
@@ -48,8 +49,8 @@ async fn create(
     Json(request): Json<CreateRequest>,
 ) -> Result<impl IntoResponse, Problem> {
     let sandbox = match idempotency_key(caller.as_deref(), &headers)? {
-        Some(key) => api.plane.create_once(request.into(), key).await?,
-        None => api.plane.create(request.into()).await?,
+        Some(key) => api.plane.create_once(to_create(request)?, key).await?,
+        None => api.plane.create(to_create(request)?).await?,
     };
     let location = HeaderValue::from_str(&format!("/v1/sandboxes/{}", sandbox.id)).ok();
     let headers: HeaderMap = location.map(|location| (header::LOCATION, location)).into_iter().collect();
@@ -180,24 +181,24 @@ fn parse_state(name: &str) -> Result<SandboxState, Problem> {
     })
 }
 
-impl From<CreateRequest> for CreateSandbox {
-    fn from(request: CreateRequest) -> Self {
-        Self {
-            template: request.template,
-            from_snapshot: request.from_snapshot,
-            vcpus: request.vcpus,
-            memory_mib: request.memory_mib,
-            disk_mib: request.disk_mib,
-            metadata: request.metadata,
-            env: request.env,
-            timeout: request.timeout_s.map(timeout),
-            on_timeout: request.on_timeout.into(),
-            entrance: Entrance::default(),
-            id: None,
-            user: request.user,
-            workdir: request.workdir,
-        }
-    }
+fn to_create(request: CreateRequest) -> Result<CreateSandbox, Problem> {
+    let level = request.level.as_deref().map(str::parse::<BootLevel>).transpose();
+    Ok(CreateSandbox {
+        template: request.template,
+        from_snapshot: request.from_snapshot,
+        vcpus: request.vcpus,
+        memory_mib: request.memory_mib,
+        disk_mib: request.disk_mib,
+        metadata: request.metadata,
+        env: request.env,
+        timeout: request.timeout_s.map(timeout),
+        on_timeout: request.on_timeout.into(),
+        entrance: Entrance::default(),
+        id: None,
+        level: level.map_err(|error| Problem::invalid("level", error.to_string()))?,
+        user: request.user,
+        workdir: request.workdir,
+    })
 }
 
 pub(crate) fn timeout(seconds: u64) -> Timeout {

@@ -13,6 +13,7 @@ mod house;
 mod lists;
 mod monitor;
 mod openapi;
+mod pools;
 mod refusals;
 mod slow;
 mod snapshots;

@@ -5,7 +5,7 @@ use crate::sandbox::error::InvalidRequest;
 use crate::sandbox::record::{Entrance, OnTimeout, Origin, Resources};
 use crate::sandbox::room::MemoryLimit;
 use crate::snapshot::record::Snapshot;
-use flames_node::{MiB, StartFrom, TemplateName};
+use flames_node::{BootLevel, MiB, PoolConfig, StartFrom, TemplateName};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,6 +48,7 @@ fn from_template(
         metadata: request.metadata,
         env: Some(request.env),
         timeout,
+        level: request.level.unwrap_or(limits.default_level),
         on_timeout: request.on_timeout,
         entrance: request.entrance,
         user: Some(user.unwrap_or_else(|| DEFAULT_USER.to_owned())),
@@ -78,6 +79,7 @@ fn from_snapshot(
         metadata: request.metadata,
         env: Some(request.env).filter(|env| !env.is_empty()),
         timeout,
+        level: BootLevel::default(),
         on_timeout: request.on_timeout,
         entrance: request.entrance,
         user,
@@ -120,6 +122,8 @@ pub struct CreateSandbox {
     pub on_timeout: OnTimeout,
     /// How requests are led into it.
     pub entrance: Entrance,
+    /// How fast it should be; says nothing about one from a snapshot.
+    pub level: Option<BootLevel>,
     /// Whom a process runs as when nobody is named; default `user`.
     pub user: Option<String>,
     /// Where a process starts when nothing is said; default the user's home.
@@ -146,6 +150,10 @@ pub struct Limits {
     pub default_timeout: Timeout,
     /// The longest a sandbox may ask for; `None` allows any, and [`Timeout::Never`].
     pub max_timeout: Option<Duration>,
+    /// How fast a create is when it does not say.
+    pub default_level: BootLevel,
+    /// The warm pools that are kept unless records say otherwise, by template.
+    pub pools: BTreeMap<String, PoolConfig>,
     /// How long a guest may take to boot.
     pub boot_deadline: Duration,
     /// How long a host may take to pause, to capture or to resume a sandbox.
@@ -171,6 +179,7 @@ pub(crate) struct Plan {
     pub(crate) timeout: Timeout,
     pub(crate) on_timeout: OnTimeout,
     pub(crate) entrance: Entrance,
+    pub(crate) level: BootLevel,
     pub(crate) user: Option<String>,
     pub(crate) workdir: Option<String>,
 }
@@ -191,6 +200,8 @@ impl Default for Limits {
             max_resources: Resources { vcpus: 8, memory: MiB(8192), disk: MiB(65_536) },
             default_timeout: Timeout::After(Duration::from_secs(300)),
             max_timeout: None,
+            default_level: BootLevel::default(),
+            pools: BTreeMap::new(),
             boot_deadline: Duration::from_secs(60),
             snapshot_deadline: Duration::from_secs(120),
             memory: MemoryLimit::Unlimited,

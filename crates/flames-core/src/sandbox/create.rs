@@ -91,9 +91,20 @@ impl ControlPlane {
         };
         let id = request.id.clone().unwrap_or_else(SandboxId::random);
         let plan = admit(&self.limits, request, source.as_ref().map(|(snapshot, _)| snapshot))?;
-        let amount = expected_use(&plan.resources, expected_path(&plan.from));
+        let amount = expected_use(&plan.resources, self.expected_path(&plan));
         self.room.reserve(std::slice::from_ref(&id), amount, self.clock.now())?;
         self.make(id, plan, asked).await
+    }
+
+    /// What is known of the way before it is gone: that of the template's newest create of its kind.
+    fn expected_path(&self, plan: &Plan) -> BootPath {
+        match (&plan.from, plan.level) {
+            (StartFrom::Snapshot(_), _) => BootPath::Restored,
+            (StartFrom::Template(name), BootLevel::Instant | BootLevel::Sub2Second) => {
+                self.room.usual_path(name)
+            }
+            (StartFrom::Template(_), _) => BootPath::Cold,
+        }
     }
 
     /// Makes what was admitted. Memory was reserved for it, and is given back if it fails.
@@ -160,6 +171,9 @@ impl ControlPlane {
             snapshot: None,
             passing: None,
             origin: plan.origin.clone(),
+            level: plan.level,
+            path: None,
+            why: String::new(),
             ports: BTreeSet::new(),
             timings: Timings::default(),
             facts: None,
@@ -172,7 +186,7 @@ impl ControlPlane {
             run: sandbox.run.clone(),
             hostname: sandbox.id.to_string(),
             from: plan.from,
-            level: BootLevel::default(),
+            level: plan.level,
             identity: Identity::New,
             vcpus: plan.resources.vcpus,
             memory: plan.resources.memory,
@@ -208,10 +222,13 @@ impl ControlPlane {
         sandbox.ends_at = timeout.ends_at(now);
         sandbox.timings = timings;
         sandbox.facts = Some(started.facts);
+        sandbox.path = Some(started.path);
+        sandbox.why = started.why;
         match self.records.replace(&recorded, sandbox).await {
             Ok(stored) => {
                 self.deadlines.set(&stored.sandbox);
-                self.monitor.created(&stored.sandbox, path, BootLevel::default());
+                self.monitor.created(&stored.sandbox, path, stored.sandbox.level);
+                self.room.started(&stored.sandbox, path);
                 Ok(stored.sandbox)
             }
             Err(error) => {
@@ -235,14 +252,6 @@ impl ControlPlane {
         if let Err(error) = self.records.remove(recorded).await {
             tracing::warn!(sandbox = %recorded.sandbox.id, %error, "record of a failed create left for the reconciler");
         }
-    }
-}
-
-/// What is known of the way before it is gone.
-fn expected_path(from: &StartFrom) -> BootPath {
-    match from {
-        StartFrom::Snapshot(_) => BootPath::Restored,
-        StartFrom::Template(_) => BootPath::Cold,
     }
 }
 

@@ -4,8 +4,7 @@ use crate::SandboxId;
 use crate::sandbox::error::LifecycleError;
 use crate::sandbox::room::expected_use;
 use crate::sandbox::state::{Event, State, next};
-use flames_node::BootPath;
-use flames_node::{Exit, MiB, RunFacts, SnapshotId, StageTimings, TemplateName, VmId};
+use flames_node::{BootLevel, BootPath, Exit, MiB, RunFacts, SnapshotId, StageTimings, TemplateName, VmId};
 use flames_provider::ErrorKind;
 use flames_state::{Key, Precondition, Revision, StateStore, StateStoreExt, Write};
 use jiff::Timestamp;
@@ -59,6 +58,15 @@ pub struct Sandbox {
     /// Its ports that the world may reach.
     #[serde(default)]
     pub ports: BTreeSet<u16>,
+    /// How fast its create was asked to be.
+    #[serde(default)]
+    pub level: BootLevel,
+    /// The way that its present run was started.
+    #[serde(default)]
+    pub path: Option<BootPath>,
+    /// Why that way, for people.
+    #[serde(default)]
+    pub why: String,
     /// How long its create took, by stage.
     pub timings: Timings,
     /// What it has on its host.
@@ -298,9 +306,7 @@ impl Sandbox {
 
     /// What it is expected to use of the machine's memory, in MiB.
     pub(crate) fn expected_use(&self) -> u64 {
-        let restored =
-            self.origin.is_some() || self.run.as_str().rsplit_once('-').is_none_or(|(_, life)| life != "1");
-        expected_use(&self.resources, if restored { BootPath::Restored } else { BootPath::Cold })
+        expected_use(&self.resources, self.path.unwrap_or(BootPath::Cold))
     }
 
     /// True while it does work or could at once: commands, ports, timeouts.

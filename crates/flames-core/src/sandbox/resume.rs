@@ -174,6 +174,8 @@ impl ControlPlane {
             sandbox.left_ms = None;
             sandbox.snapshot = None;
             sandbox.facts = Some(started.facts.clone());
+            sandbox.path = Some(started.path);
+            sandbox.why.clone_from(&started.why);
         };
         let concluded = self.conclude(claimed, Event::Resumed, runs).await;
         if concluded.is_err() {

@@ -7,9 +7,8 @@
 //! most: clones share the pages that they did not write to.
 
 use crate::SandboxId;
-use crate::sandbox::record::Resources;
-use flames_node::BootPath;
-use flames_node::{Capacity, MiB};
+use crate::sandbox::record::{Resources, Sandbox};
+use flames_node::{BootLevel, BootPath, Capacity, MiB, TemplateName};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -93,6 +92,8 @@ struct Ledger {
     held: HashMap<SandboxId, u64>,
     sum: u64,
     ends: VecDeque<Timestamp>,
+    /// How the newest create of each template went that could have gone any way.
+    usual: HashMap<TemplateName, BootPath>,
 }
 
 impl Room {
@@ -114,6 +115,23 @@ impl Room {
     /// Notes what a sandbox holds, whatever the limit: it lives already.
     pub(crate) fn hold(&self, id: &SandboxId, amount: u64) {
         self.ledger().put(id, amount);
+    }
+
+    /// Corrects what was reserved for a sandbox to the way it was started.
+    pub(crate) fn started(&self, sandbox: &Sandbox, path: BootPath) {
+        let mut ledger = self.ledger();
+        // One that was ended meanwhile holds nothing any more.
+        if ledger.held.contains_key(&sandbox.id) {
+            ledger.put(&sandbox.id, expected_use(&sandbox.resources, path));
+        }
+        if matches!(sandbox.level, BootLevel::Instant | BootLevel::Sub2Second) && sandbox.origin.is_none() {
+            ledger.usual.insert(sandbox.template.clone(), path);
+        }
+    }
+
+    /// How a create of a template is likely to go; the first is taken for a cold boot.
+    pub(crate) fn usual_path(&self, template: &TemplateName) -> BootPath {
+        self.ledger().usual.get(template).copied().unwrap_or(BootPath::Cold)
     }
 
     /// Gives back what a sandbox held. One that holds nothing is fine.

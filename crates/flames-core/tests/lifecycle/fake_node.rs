@@ -48,6 +48,7 @@ struct Machines {
     fail_stops_as: Option<ErrorKind>,
     stop_calls: usize,
     created: Vec<CreateVm>,
+    pools: BTreeMap<String, PoolConfig>,
 }
 
 /// A snapshot: what it was taken of, and the runs that came from it.
@@ -120,6 +121,10 @@ impl FakeNode {
     /// Pauses, resumes and snapshots that were asked for.
     pub(crate) fn stop_calls(&self) -> usize {
         self.machines().stop_calls
+    }
+
+    pub(crate) fn pool_configs(&self) -> Vec<PoolConfig> {
+        self.machines().pools.values().cloned().collect()
     }
 
     /// Every create that was asked for, in order.
@@ -393,11 +398,16 @@ impl Node for FakeNode {
     }
 
     async fn set_pool(&self, config: PoolConfig) -> Result<()> {
-        Err(Error::new(ErrorKind::Unsupported, "pool", config.template))
+        if config.template == "unknown" {
+            return Err(Error::new(ErrorKind::NotFound, "template", config.template));
+        }
+        self.machines().pools.insert(config.template.clone(), config);
+        Ok(())
     }
 
     async fn remove_pool(&self, template: &TemplateName) -> Result<()> {
-        Err(Error::new(ErrorKind::NotFound, "pool", template.as_str()))
+        let removed = self.machines().pools.remove(template.as_str());
+        removed.map(drop).ok_or_else(|| Error::new(ErrorKind::NotFound, "pool", template.as_str()))
     }
 
     async fn templates(&self) -> Result<Vec<Template>> {

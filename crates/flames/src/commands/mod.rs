@@ -7,9 +7,11 @@ mod copy;
 mod doctor;
 mod exec;
 mod keys;
+mod pools;
 mod run;
 mod sandboxes;
 mod shell;
+mod snapshots;
 mod templates;
 mod tls;
 mod top;
@@ -70,6 +72,11 @@ async fn client_command(context: &Context, command: Command) -> anyhow::Result<(
         Command::Expose(command) => sandboxes::expose(&client, &command, json).await,
         Command::Events(command) => sandboxes::events(&client, &command, json).await,
         Command::Timeout(command) => sandboxes::timeout(&client, &command, json).await,
+        Command::Pause(command) => snapshots::pause(&client, &command, json).await,
+        Command::Resume(command) => snapshots::resume(&client, &command, json).await,
+        Command::Snapshot(command) => snapshots::run(&client, command, json).await,
+        Command::Fork(command) => snapshots::fork(&client, &command, json).await,
+        Command::Pool(command) => pools::run(&client, command, json).await,
         Command::Rm(command) => sandboxes::rm(&client, &command, json).await,
         Command::Template(command) => templates::run(&client, command, json).await,
         Command::Key(command) => keys::run(&client, command, json).await,
@@ -119,15 +126,22 @@ impl AnyDaemon {
 impl From<&Shape> for CreateRequest {
     fn from(shape: &Shape) -> Self {
         Self {
-            template: shape.template.clone(),
-            from_snapshot: None,
+            template: match shape.from_snapshot {
+                Some(_) => String::new(),
+                None => shape.template.clone(),
+            },
+            from_snapshot: shape.from_snapshot.clone(),
+            level: shape.level.clone(),
             vcpus: shape.cpus,
             memory_mib: shape.memory,
             disk_mib: shape.disk,
             metadata: shape.label.iter().cloned().collect(),
             env: shape.env.iter().cloned().collect(),
             timeout_s: shape.timeout,
-            on_timeout: OnTimeoutView::default(),
+            on_timeout: match shape.pause_on_timeout {
+                true => OnTimeoutView::Pause,
+                false => OnTimeoutView::Kill,
+            },
             user: shape.user.clone(),
             workdir: shape.workdir.clone(),
         }

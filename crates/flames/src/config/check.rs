@@ -76,7 +76,28 @@ pub(super) fn across_keys(file: &str, text: &str, config: &Config) -> Result<(),
         let line = line_of_key(text, &document, &names);
         Mistake { file: file.to_owned(), line, key: path.join("."), problem }
     }));
+    mistakes.extend(pools_and_level(config).into_iter().map(|(path, problem)| {
+        let names: Vec<&str> = path.iter().map(String::as_str).collect();
+        let line = line_of_key(text, &document, &names);
+        Mistake { file: file.to_owned(), line, key: path.join("."), problem }
+    }));
     if mistakes.is_empty() { Ok(()) } else { Err(BadConfig { mistakes }) }
+}
+
+/// Pools that cannot be meant, and a level that is none.
+fn pools_and_level(config: &Config) -> Vec<(Vec<String>, String)> {
+    let level = config.sandbox.default_level.parse::<flames_pool::BootLevel>().err();
+    let level =
+        level.map(|error| (vec!["sandbox".to_owned(), "default_level".to_owned()], error.to_string()));
+    let pools = config.pools.iter().flat_map(|(template, written)| {
+        let mistakes = flames_core::pools::pool_config(template, written).err().unwrap_or_default();
+        mistakes.into_iter().map(move |mistake| {
+            let mut place = vec!["pools".to_owned(), template.clone()];
+            place.extend(mistake.field.split('.').filter(|name| !name.is_empty()).map(str::to_owned));
+            (place, format!("{}: {}", mistake.what, mistake.mend))
+        })
+    });
+    level.into_iter().chain(pools).collect()
 }
 
 /// Rules of alerts that make no sense, and a webhook that is none.

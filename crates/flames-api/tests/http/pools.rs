@@ -1,0 +1,52 @@
+//! Warm pools and boot levels through the API.
+
+use crate::house::House;
+use axum::body::Body;
+use axum::http::{Method, Request, header};
+use serde_json::{Value, json};
+
+fn put(template: &str, written: &Value) -> Request<Body> {
+    Request::builder()
+        .method(Method::PUT)
+        .uri(format!("/v1/pools/{template}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(written.to_string().into())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_pool_that_cannot_be_meant_is_refused_with_every_mistake() {
+    let house = House::local().await;
+    let refused =
+        house.send(put("mini", &json!({ "minimum": 9, "maximum": 2, "refill_concurrency": 0 }))).await;
+    let refused = refused.is_problem(400, "invalid_request");
+    assert_eq!((refused.resource.as_deref(), refused.id.as_deref()), (Some("pool"), Some("mini")));
+    assert!(
+        refused.detail.contains("minimum") && refused.detail.contains("refill_concurrency"),
+        "{refused:?}"
+    );
+    let refused = house.send(put("mini", &json!({ "strategy": "best" }))).await;
+    assert!(refused.is_problem(400, "invalid_request").detail.contains("round-robin"));
+    house.send(put("unknown", &json!({}))).await.is_problem(404, "not_found");
+    house.send(put("../x", &json!({}))).await;
+    assert_eq!(house.node.pool_configs(), []);
+}
+
+#[tokio::test]
+async fn a_pool_is_set_and_what_is_not_there_is_404() {
+    let house = House::local().await;
+    let kept = house.send(put("mini", &json!({ "preset": "minimal", "maximum": 7 }))).await;
+    assert_eq!((kept.status.as_u16(), &kept.json()["maximum"]), (200, &7.into()));
+    assert_eq!(house.node.pool_configs()[0].maximum, 7);
+    house.get("/v1/pools/base").await.is_problem(404, "pool_not_found");
+    house.delete("/v1/pools/base").await.is_problem(404, "pool_not_found");
+}
+
+#[tokio::test]
+async fn a_create_says_its_level_and_its_path_and_an_unknown_level_is_refused() {
+    let house = House::local().await;
+    let made = house.post("/v1/sandboxes", &json!({ "template": "mini", "level": "fast" })).await.json();
+    assert_eq!((&made["level"], &made["path"]), (&"fast".into(), &"cold".into()));
+    let refused = house.post("/v1/sandboxes", &json!({ "template": "mini", "level": "warp" })).await;
+    assert_eq!(refused.is_problem(400, "invalid_request").id.as_deref(), Some("level"));
+}
