@@ -19,4 +19,5 @@ mod pools;
 mod providers;
 mod run;
 mod shell;
+mod snapshots;
 mod templates;
