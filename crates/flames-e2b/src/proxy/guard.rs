@@ -18,8 +18,7 @@ const SERVICES: [&str; 2] = ["/process.Process/", "/filesystem.Filesystem/"];
 /// A list of what is allowed, letter by letter: encodings, doubled slashes, dots and other case are not on it, so
 /// no trick of spelling reaches the control calls.
 pub fn is_public_call(path: &str) -> bool {
-    let method_of = |service: &&str| path.strip_prefix(*service).is_some_and(is_name);
-    CALLS.contains(&path) || SERVICES.iter().any(|service| method_of(&service))
+    CALLS.contains(&path) || SERVICES.iter().filter_map(|service| path.strip_prefix(service)).any(is_name)
 }
 
 fn is_name(method: &str) -> bool {
