@@ -10,10 +10,13 @@ fn vm_paused_to_disk_comes_back_with_its_processes_and_files() {
     home.up();
     let id = home.create(&["--timeout", "600"]);
     home.sh(&id, "echo kept > /home/user/file; sleep 5000 >/dev/null 2>&1 &");
+    let vmm = home.json(&["inspect", &id])["host"]["pid"].clone();
     let paused = home.json(&["pause", &id]);
     assert_eq!(paused["sandbox"]["state"], "snapshotted", "{paused}");
     assert!(paused["timings"]["paused_ms"].as_f64().unwrap() > 0.0, "{paused}");
-    assert_eq!(host::vmms(&home.data()), [0; 0], "no VMM while it rests");
+    // Its own: the daemon may be preparing the template's snapshot in another.
+    let left: Vec<_> = host::vmms(&home.data()).into_iter().filter(|pid| vmm == *pid).collect();
+    assert_eq!((left, vmm.is_u64()), (vec![], true), "no VMM while it rests");
     assert_eq!(home.refused(&["exec", "-n", &id, "--", "true"])["code"], "sandbox_not_running");
     assert_eq!(home.refused(&["pause", &id])["status"], 409);
     let resumed = home.json(&["resume", &id]);
@@ -31,10 +34,11 @@ fn vm_paused_in_memory_comes_back_in_the_same_vmm() {
     let Some(mut home) = Home::with_vms() else { return };
     home.up();
     let id = home.create(&["--timeout", "600"]);
-    let vmms = host::vmms(&home.data());
+    let vmm = || home.json(&["inspect", &id])["host"]["pid"].as_u64();
+    let before = vmm();
     assert!(home.ok(&["pause", "--memory", &id]).contains("paused"));
     assert!(home.ok(&["resume", "--timings", &id]).contains("running"));
-    assert_eq!(host::vmms(&home.data()), vmms);
+    assert!(before.is_some() && vmm() == before);
     assert_eq!(home.sh(&id, "echo fine"), "fine\n");
 }
 
