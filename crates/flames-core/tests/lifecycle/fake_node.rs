@@ -123,6 +123,11 @@ impl FakeNode {
         self.machines().stop_calls
     }
 
+    /// As a node that was started anew.
+    pub(crate) fn forget_pools(&self) {
+        self.machines().pools.clear();
+    }
+
     pub(crate) fn pool_configs(&self) -> Vec<PoolConfig> {
         self.machines().pools.values().cloned().collect()
     }

@@ -9,6 +9,7 @@ mod expiry;
 mod fake_node;
 mod fork;
 mod pause;
+mod pools;
 mod query;
 mod restart;
 mod room;

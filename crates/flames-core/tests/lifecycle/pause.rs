@@ -479,7 +479,7 @@ fn whatever_write_fails_the_sweep_brings_the_sandbox_to_rest_or_to_run() {
             for nth in 4..8 {
                 life(async {
                     let world = World::new();
-                    let plan = FaultPlan::seeded(1).rule("commit", When::Nth(nth), fault.clone());
+                    let plan = FaultPlan::seeded(1).rule("commit", When::Nth(nth), fault);
                     let plane = world.plane_with_faults(plan).await;
                     let id = plane.create(mini()).await.unwrap().id;
                     let _ = plane.set_timeout(&id, Timeout::Never).await;

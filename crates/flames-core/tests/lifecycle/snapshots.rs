@@ -169,7 +169,7 @@ fn a_snapshot_that_cannot_be_recorded_is_removed_again() {
         for nth in [4, 5] {
             life(async {
                 let world = World::new();
-                let plan = FaultPlan::seeded(1).rule("commit", When::Nth(nth), fault.clone());
+                let plan = FaultPlan::seeded(1).rule("commit", When::Nth(nth), fault);
                 let plane = world.plane_with_faults(plan).await;
                 let source = plane.create(mini()).await.unwrap();
                 plane.snapshot(&source.id, name("golden")).await.unwrap_err();
