@@ -81,7 +81,10 @@ fn plan(client: &Client, command: &BenchCreate, label: &str) -> anyhow::Result<P
 /// The create's body. Without a level the daemon's own choice counts.
 fn request(command: &BenchCreate, label: &str) -> anyhow::Result<Value> {
     let mut request = serde_json::to_value(CreateRequest {
-        template: command.snapshot.is_none().then(|| command.template.clone()).unwrap_or_default(),
+        template: match command.snapshot {
+            Some(_) => String::new(),
+            None => command.template.clone(),
+        },
         from_snapshot: command.snapshot.clone(),
         memory_mib: command.memory,
         metadata: BTreeMap::from([(LABEL.to_owned(), label.to_owned())]),
