@@ -9,6 +9,7 @@ mod expiry;
 mod fake_node;
 mod fork;
 mod pause;
+mod pause_crash;
 mod pools;
 mod query;
 mod restart;

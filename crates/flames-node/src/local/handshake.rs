@@ -64,6 +64,7 @@ pub(super) async fn shake(
 ) -> Result<()> {
     let refused = |error| refused(run, error);
     let mut answer = guest.init(control, init).await.map_err(refused)?;
+    tracing::debug!(%run, took_us = answer.took_micros, closed = answer.connections_closed, "handshake");
     check(run, init, &answer)?;
     let control = init.control_token.clone().map_or_else(|| control.clone(), AccessToken::new);
     for _ in 0..TIMES_TOLD {

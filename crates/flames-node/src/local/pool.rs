@@ -85,7 +85,9 @@ impl Pools {
             state.tally.missed();
         }
         drop(state);
-        pool.changed.notify_one();
+        if path != BootPath::Warm {
+            pool.changed.notify_one();
+        }
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Pool>> {
@@ -129,7 +131,9 @@ impl Inner {
             Ok(_) => pool.state().tally.hit(asked.elapsed(), age),
             Err(_) => pool.state().tally.retired(Reason::Unhealthy),
         }
-        pool.changed.notify_one();
+        if pool.is_low() {
+            pool.changed.notify_one();
+        }
         given.map(Some)
     }
 
@@ -265,6 +269,12 @@ impl Pool {
         let state = self.state();
         let fitting = state.members.values().filter(|one| Candidate::of(&one.view, &state.build).is_some());
         u32::try_from(fitting.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Fewer than half of what is wanted is ready. Before that the refill waits for the keeper's next look: begun at
+    /// once, it would take the processor from the first command of the sandbox that was just handed out.
+    fn is_low(&self) -> bool {
+        self.ready() * 2 < self.state().plan.target.total()
     }
 
     fn view(&self, state: &State, node: &Inner) -> PoolView {
