@@ -118,6 +118,8 @@ struct Inner {
     snapshots: Arc<Snapshots>,
     template_snapshots: Arc<Snapshots>,
     making_snapshot: tokio::sync::Mutex<()>,
+    /// Boots and restores at once that somebody waits for.
+    starts: tokio::sync::Semaphore,
     host: OnceCell<HostFacts>,
     history: Mutex<History>,
     pools: Pools,
@@ -204,6 +206,7 @@ impl LocalNode {
             snapshots: Arc::new(Snapshots::open(data.snapshots())?),
             template_snapshots: Arc::new(Snapshots::open(shared.template_snapshots())?),
             making_snapshot: tokio::sync::Mutex::default(),
+            starts: tokio::sync::Semaphore::new(starts_at_once()),
             host: OnceCell::new(),
             history: Mutex::default(),
             pools: Pools::default(),
@@ -220,6 +223,11 @@ impl LocalNode {
         };
         Ok(Self { inner: Arc::new(inner) })
     }
+}
+
+/// Twice the processors: while one VMM waits for its disk another may run.
+fn starts_at_once() -> usize {
+    usize::try_from(limits::host_cpus().saturating_mul(2)).unwrap_or(usize::MAX).max(2)
 }
 
 fn networks(config: &NodeConfig, data: &DataDir, driver: &dyn VmmDriver) -> Result<Networks> {

@@ -505,7 +505,7 @@ pub(super) fn ms_since(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1000.0
 }
 
-fn cancelled(request: &CreateVm) -> Error {
+pub(super) fn cancelled(request: &CreateVm) -> Error {
     Error::new(ErrorKind::Conflict, "run", request.run.as_str()).operation("create").detail("was cancelled")
 }
 

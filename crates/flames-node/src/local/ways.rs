@@ -4,7 +4,7 @@
 //! answer says which way it was and why.
 
 use super::Inner;
-use super::create::{Creation, Handed};
+use super::create::{Creation, Handed, cancelled};
 use super::pool::Size;
 use super::source::{Image, Source};
 use crate::disk::blocking;
@@ -13,7 +13,7 @@ use crate::paths::Assets;
 use crate::snapshot::Snapshot;
 use crate::{BootPath, CreateVm, CreatedVm, StartFrom, TemplateName};
 use flames_pool::{Available, Choice, choose_path};
-use flames_vmm::{ErrorKind, Result};
+use flames_vmm::{Error, ErrorKind, Result};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -92,9 +92,14 @@ impl Inner {
         source: Source,
         cancel: &CancellationToken,
     ) -> Result<Handed, CreateError> {
+        let failed = |error| CreateStep::Admit.failed(error);
+        // All at once would each take as long as all one after the other.
+        let _turn = tokio::select! {
+            turn = self.starts.acquire() => turn.map_err(|error| failed(closed(&request, error)))?,
+            () = cancel.cancelled() => return Err(failed(cancelled(&request))),
+        };
         let machine = request.run.clone();
-        let creation = Creation::new(Arc::clone(self), request, source, machine)
-            .map_err(|error| CreateStep::Admit.failed(error))?;
+        let creation = Creation::new(Arc::clone(self), request, source, machine).map_err(failed)?;
         Box::pin(creation.run(cancel)).await
     }
 
@@ -139,6 +144,10 @@ impl Inner {
 fn told(handed: Handed, choice: Choice) -> CreatedVm {
     let Handed { run, timings, facts } = handed;
     CreatedVm { run, path: choice.path, why: choice.why, timings, facts }
+}
+
+fn closed(request: &CreateVm, error: tokio::sync::AcquireError) -> Error {
+    Error::new(ErrorKind::Internal, "run", request.run.as_str()).source(error)
 }
 
 /// The way after one that turned out closed.
