@@ -16,6 +16,9 @@ const NOBODY: u32 = 65534;
 /// Daemons of many tests at once would want the same port for exposed ports.
 pub(crate) const WITHOUT_INGRESS: &str = "[providers]\ningress = \"memory:\"\n";
 
+/// No VM but those that a test asks for: tests count them.
+const UNPREPARED: &str = "[node]\ntemplate_snapshots = false\n";
+
 /// Directories, and perhaps a daemon. When it goes, everything is ended and nothing may be left.
 #[derive(Debug)]
 pub(crate) struct Home {
@@ -54,7 +57,7 @@ impl Home {
 
     fn with_assets(assets: PathBuf) -> Self {
         let root = tempfile::Builder::new().prefix("fl").tempdir().unwrap();
-        std::fs::write(root.path().join("flames.toml"), WITHOUT_INGRESS).unwrap();
+        std::fs::write(root.path().join("flames.toml"), [WITHOUT_INGRESS, UNPREPARED].concat()).unwrap();
         Self { root, program: env!("CARGO_BIN_EXE_flames").into(), assets, user: None, daemon: None }
     }
 

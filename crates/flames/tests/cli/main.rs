@@ -21,3 +21,4 @@ mod run;
 mod shell;
 mod snapshots;
 mod templates;
+mod warm;

@@ -7,7 +7,7 @@ use flames_guest::rpc::{Code, EndOfStream, RpcError, STREAM_CONTENT_TYPE, UNARY_
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -42,12 +42,16 @@ impl Failure {
         Self::Http(HttpError { code: status.as_u16(), message: message.into() })
     }
 
+    /// The rest of the request may be unread, and the connection cannot be used again then: nobody may believe that
+    /// it can.
     pub(crate) fn into_answer(self) -> Answer {
-        match self {
+        let mut answer = match self {
             Self::Http(error) => json_with(status(error.code), &error),
             Self::Rpc(error) => json_with(status(error.code.http_status()), &error),
             Self::Stream(error) => stream(full(end_frame(Some(error)))),
-        }
+        };
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        answer
     }
 }
 

@@ -59,9 +59,11 @@ async fn unary(agent: &Agent, request: Request<Incoming>, method: &str) -> Resul
 }
 
 async fn start(agent: Arc<Agent>, request: Request<Incoming>) -> Result<Answer, RpcError> {
-    let user = agent.user(named_user(request.headers())?.as_deref())?;
-    let (deadline, keepalive) = (deadline_of(request.headers())?, keepalive_of(request.headers()));
+    let user = named_user(request.headers()).and_then(|name| agent.user(name.as_deref()));
+    let (deadline, keepalive) = (deadline_of(request.headers()), keepalive_of(request.headers()));
+    // Before anything is refused: an answer to half a request may be lost with its connection.
     let message: StartRequest = read_one_frame(request).await?;
+    let (user, deadline) = (user?, deadline?);
     let cwd = message.process.as_ref().and_then(|config| config.cwd.as_deref()).unwrap_or_default();
     let cwd = agent.resolve(cwd, &user)?;
     let plan = Plan::new(message, user, cwd, &agent.settings().clone())?;
