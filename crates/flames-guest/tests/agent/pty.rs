@@ -51,9 +51,9 @@ async fn what_is_typed_is_read_and_ctrl_c_interrupts_what_runs_in_front() {
     let pid = events.pid().await;
     type_in(&guest, pid, "echo one$((1+1))three\n").await;
     read_until(&mut events, "one2three").await;
-    type_in(&guest, pid, "sleep 1000\n").await;
-    read_until(&mut events, "sleep 1000").await;
     // The line is echoed before the program runs: only what it prints says that it is in front.
+    type_in(&guest, pid, "sh -c 'echo in$((1+1))front; exec sleep 1000'\n").await;
+    read_until(&mut events, "in2front").await;
     type_in(&guest, pid, "\x03").await;
     type_in(&guest, pid, "echo al${x}ive\n").await;
     read_until(&mut events, "alive").await;
