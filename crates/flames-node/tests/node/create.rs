@@ -175,13 +175,14 @@ async fn pause_and_resume_show_in_the_list() {
 }
 
 #[tokio::test]
-async fn without_root_other_ports_than_the_agents_are_unsupported() {
+async fn without_root_other_ports_than_the_agents_are_asked_of_the_agent() {
     let world = FakeWorld::new();
     let home = home(&world);
     assert_eq!(home.config.network, NetworkMode::User);
     let run = home.node.create(request("run-1")).await.unwrap().run;
     home.node.connect(&run, 49983).await.unwrap();
-    assert_eq!(home.node.connect(&run, 8080).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    // This agent opens no tunnel.
+    assert_eq!(home.node.connect(&run, 8080).await.unwrap_err().kind(), ErrorKind::Unavailable);
     home.close().await;
 }
 
