@@ -1,7 +1,7 @@
 //! The pipes that a VMM writes to, each kept in a file with a limit: the guest's console, the log, the metrics.
 
 use crate::demux::Demux;
-use crate::log::{self, Log};
+use flames_vmm::log::{self, Log};
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncReadExt;

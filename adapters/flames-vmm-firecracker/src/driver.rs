@@ -6,11 +6,12 @@ use crate::host::{self, Host};
 use crate::jail::{self, Access, Item};
 use crate::left::{Left, Resources};
 use crate::machine;
-use crate::process::{Confinement, Launch, Process};
+use crate::process::{self, Confinement, Launch};
 use crate::snapshot;
 use crate::uids::Claim;
 use crate::vm::{Attach, Prepared, Purpose, Vm};
 use async_trait::async_trait;
+use flames_vmm::process::Process;
 use flames_vmm::{
     Capabilities, DiskAccess, Error, ErrorKind, Network, PrepareFor, PreparedVm, Result, Retry, RunningVm,
     SnapshotParts, VmHandle, VmSpec, VmmDriver,
@@ -106,7 +107,7 @@ impl FirecrackerDriver {
             let launch =
                 self.launch(spec, parts, host, &resources.cage, claim.as_ref().map(|claim| claim.uid));
             let launch = launch.map_err(|error| broken("cannot furnish its jail", error))?;
-            Process::start(launch).await.map_err(|error| broken("cannot start it", error))
+            process::start(launch).await.map_err(|error| broken("cannot start it", error))
         };
         let started = match started.await {
             Ok(started) => started,
@@ -121,7 +122,7 @@ impl FirecrackerDriver {
         }
         let process =
             started.watch(resources.clone()).map_err(|error| broken("cannot watch its process", error))?;
-        let handle = process.handle(&spec.id, &spec.run_dir);
+        let handle = process.handle(NAME, &spec.id, &spec.run_dir);
         let left =
             Left { handle, console_limit_bytes: spec.console_limit_bytes, resources: resources.clone() };
         left.write().await.map_err(|error| broken("cannot write its handle", error))?;
@@ -256,7 +257,8 @@ impl FirecrackerDriver {
         }
         // Without it the VM is gone, or never came to be: its last act is to take the file away.
         let Ok(left) = Left::read(handle).await else { return Ok(None) };
-        let found = Process::adopt(handle, left.resources.clone())
+        let resources = left.resources.clone();
+        let found = Process::adopt(handle, move || resources.give_back())
             .map_err(|error| unavailable(id, "cannot watch its process", error))?;
         let Some(process) = found else {
             if left.handle == *handle {

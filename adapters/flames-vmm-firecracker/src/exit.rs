@@ -1,7 +1,7 @@
 //! Why a VMM's process ended: a pure decision over what was observed.
 
-use crate::process::Status;
 use flames_vmm::ExitCause;
+use flames_vmm::process::Status;
 
 /// What was seen of an end.
 #[derive(Clone, Debug)]

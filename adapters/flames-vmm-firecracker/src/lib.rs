@@ -30,7 +30,6 @@ mod files;
 mod host;
 mod jail;
 mod left;
-mod log;
 mod machine;
 mod process;
 mod snapshot;

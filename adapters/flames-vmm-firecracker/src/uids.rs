@@ -4,7 +4,7 @@
 //! on the same host know it too, and an id whose process is gone is free again, whoever forgot to say so.
 
 use crate::config::JailerConfig;
-use crate::process::start_ticks_of;
+use flames_vmm::process::start_ticks_of;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io;

@@ -10,11 +10,11 @@ use crate::driver::{NAME, unavailable};
 use crate::exit::{Asked, Evidence, cause};
 use crate::files;
 use crate::left::Resources;
-use crate::log;
 use crate::machine::Setting;
-use crate::process::Process;
 use crate::snapshot::Inside;
 use async_trait::async_trait;
+use flames_vmm::log;
+use flames_vmm::process::Process;
 use flames_vmm::{
     AgentReady, BootingVm, CONSOLE_FILE, Error, ErrorKind, Exit, PreparedVm, Result, RunningVm,
     SnapshotParts, StopDeadlines, UnfinishedParts, VmDescription, VmHandle, VmId, VmState,
@@ -351,7 +351,7 @@ enum Waiting {
 #[async_trait]
 impl RunningVm for Vm {
     fn handle(&self) -> VmHandle {
-        self.process.handle(&self.id, &self.resources.run_dir)
+        self.process.handle(NAME, &self.id, &self.resources.run_dir)
     }
 
     async fn pause(&self) -> Result<()> {

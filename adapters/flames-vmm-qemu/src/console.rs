@@ -2,10 +2,10 @@
 
 use crate::files;
 use flames_vmm::CONSOLE_FILE;
+use flames_vmm::log::{self, Log};
 use std::io;
 use std::path::{Path, PathBuf};
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,8 +20,6 @@ pub(crate) struct Console {
     finished: watch::Receiver<()>,
 }
 
-/// How much of a console an error or an exit quotes.
-const QUOTED_BYTES: u64 = 2048;
 /// Read at once.
 const CHUNK: usize = 16 * 1024;
 
@@ -47,7 +45,7 @@ impl Console {
 
     /// The newest lines, for a person.
     pub(crate) async fn tail(&self) -> String {
-        tail(&self.path).await
+        log::tail(&self.path).await
     }
 }
 
@@ -67,117 +65,5 @@ async fn copy(mut socket: UnixStream, mut log: Log) -> io::Result<()> {
             read => read?,
         };
         log.append(&chunk[..length]).await?;
-    }
-}
-
-/// A file of the newest bytes: when the limit is reached, the older half goes.
-struct Log {
-    path: PathBuf,
-    file: File,
-    length: u64,
-    limit: u64,
-}
-
-impl Log {
-    async fn open(path: PathBuf, limit: u64) -> io::Result<Self> {
-        let file = File::options().create(true).append(true).open(&path).await?;
-        let length = file.metadata().await?.len();
-        Ok(Self { path, file, length, limit })
-    }
-
-    async fn append(&mut self, chunk: &[u8]) -> io::Result<()> {
-        let plan = plan(self.length, chunk.len(), self.limit);
-        if plan.keep < self.length {
-            self.shorten(plan.keep).await?;
-        }
-        let newest = &chunk[chunk.len() - plan.take..];
-        self.file.write_all(newest).await?;
-        self.file.flush().await?;
-        self.length = plan.keep + u64::try_from(newest.len()).unwrap_or(u64::MAX);
-        Ok(())
-    }
-
-    /// Replaces the file by its newest `keep` bytes, in one step for whoever reads it.
-    async fn shorten(&mut self, keep: u64) -> io::Result<()> {
-        let kept = newest(&self.path, keep).await?;
-        let shorter = self.path.with_extension("log.new");
-        tokio::fs::write(&shorter, &kept).await?;
-        tokio::fs::rename(&shorter, &self.path).await?;
-        self.file = File::options().append(true).open(&self.path).await?;
-        Ok(())
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Plan {
-    /// Bytes of the file that stay, from its end.
-    keep: u64,
-    /// Bytes of the chunk that are written, from its end.
-    take: usize,
-}
-
-fn plan(length: u64, chunk: usize, limit: u64) -> Plan {
-    let take = chunk.min(usize::try_from(limit).unwrap_or(usize::MAX));
-    let added = u64::try_from(take).unwrap_or(u64::MAX);
-    if length.saturating_add(added) <= limit {
-        return Plan { keep: length, take };
-    }
-    Plan { keep: (limit / 2).min(limit - added).min(length), take }
-}
-
-/// The end of a log for a person: whole characters, nothing that would steer a terminal.
-pub(crate) async fn tail(path: &Path) -> String {
-    let bytes = newest(path, QUOTED_BYTES).await.unwrap_or_default();
-    printable(&bytes)
-}
-
-async fn newest(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path).await?;
-    let length = file.metadata().await?.len();
-    file.seek(io::SeekFrom::Start(length.saturating_sub(most))).await?;
-    let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes).await?;
-    Ok(bytes)
-}
-
-fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let harmless = |character: &char| *character == '\n' || *character == '\t' || !character.is_control();
-    text.chars().filter(harmless).collect::<String>().trim().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_for_a_person_steers_no_terminal() {
-        assert_eq!(printable(b"\x1b[2Ja\r\nb\x07\tc\xff\n"), "[2Ja\nb\tc\u{fffd}");
-    }
-
-    #[tokio::test]
-    async fn the_file_keeps_the_newest_bytes_and_never_exceeds_its_limit() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("console.log");
-        let mut log = Log::open(path.clone(), 100).await.unwrap();
-        for number in 0..1000 {
-            log.append(format!("line {number}\n").as_bytes()).await.unwrap();
-            assert!(tokio::fs::metadata(&path).await.unwrap().len() <= 100);
-        }
-        let text = tokio::fs::read_to_string(&path).await.unwrap();
-        assert!(text.ends_with("line 998\nline 999\n") && text.len() >= 50, "{text:?}");
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn a_plan_fits_the_limit_and_keeps_as_much_as_half_of_it(
-            length in 0u64..300, chunk in 0usize..300, limit in 0u64..300,
-        ) {
-            let length = length.min(limit);
-            let plan = plan(length, chunk, limit);
-            let after = plan.keep + plan.take as u64;
-            proptest::prop_assert!(after <= limit && plan.keep <= length && plan.take <= chunk);
-            proptest::prop_assert!(after >= (length + chunk as u64).min(limit / 2));
-        }
     }
 }

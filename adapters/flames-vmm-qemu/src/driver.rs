@@ -2,14 +2,15 @@
 
 use crate::command::command_line;
 use crate::config::QemuConfig;
-use crate::console;
 use crate::files;
 use crate::host::{self, HostFacts};
 use crate::left::Left;
-use crate::process::{Launch, Process};
+use crate::process::{self, Launch};
 use crate::snapshot;
 use crate::vm::{Prepared, Then, Vm};
 use async_trait::async_trait;
+use flames_vmm::log;
+use flames_vmm::process::Process;
 use flames_vmm::{
     Capabilities, Error, ErrorKind, Network, PrepareFor, PreparedVm, Result, Retry, RunningVm, VmHandle,
     VmSpec, VmmDriver,
@@ -88,15 +89,15 @@ impl QemuDriver {
             sockets,
             device_state,
         };
-        let process = match Process::start(launch).await {
+        let process = match process::start(launch).await {
             Ok(process) => process,
             Err(error) => {
                 files::remove_live_files(&spec.run_dir);
-                let said = console::tail(&spec.run_dir.join(files::VMM_LOG)).await;
+                let said = log::tail(&spec.run_dir.join(files::VMM_LOG)).await;
                 return Err(broken(&format!("cannot start QEMU: {said}"), error));
             }
         };
-        let left = Left::new(process.handle(&spec.id, &spec.run_dir), spec.console_limit_bytes);
+        let left = Left::new(process.handle(NAME, &spec.id, &spec.run_dir), spec.console_limit_bytes);
         left.write().await.map_err(|error| broken("cannot write its handle", error))?;
         Ok(process)
     }
@@ -145,7 +146,8 @@ impl VmmDriver for QemuDriver {
                     .detail(format!("belongs to the driver `{}`", handle.driver)),
             ));
         }
-        let found = Process::adopt(handle)
+        let run_dir = handle.run_dir.clone();
+        let found = Process::adopt(handle, move || files::remove_live_files(&run_dir))
             .map_err(|error| says_who(unavailable(handle.id.as_str(), "cannot watch its process", error)))?;
         let Some(process) = found else { return Ok(None) };
         let limit = Left::console_limit(handle).await;

@@ -1,11 +1,11 @@
 //! Snapshots: the device state is QEMU's to write and to load; the memory is copied, and mapped, past it.
 
-use crate::console;
 use crate::driver::NAME;
 use crate::files;
 use crate::memory::{CopyError, GuestMemory};
 use crate::qmp::{QmpError, RunState};
 use crate::vm::Vm;
+use flames_vmm::log;
 use flames_vmm::{Error, ErrorKind, Result, SnapshotParts, UnfinishedParts, VmSpec};
 use std::fs::File;
 use std::io;
@@ -84,7 +84,7 @@ impl Vm {
             Err(error @ (QmpError::Closed | QmpError::Refused { .. })) => {
                 self.process.kill();
                 self.process.ended().await;
-                let said = console::tail(&self.run_dir().join(files::VMM_LOG)).await;
+                let said = log::tail(&self.run_dir().join(files::VMM_LOG)).await;
                 Err(corrupt(&parts.device_state, format!("QEMU cannot load it: {said}")).source(error))
             }
             outcome => self.checked("prepare", outcome).await,

@@ -1,13 +1,14 @@
 //! A VM in its phases. All three own the same [`Vm`]; what differs is what may be asked of it.
 
 use crate::boot::{BootError, BootSocket};
-use crate::console::{self, Console};
+use crate::console::Console;
 use crate::driver::{NAME, unavailable};
 use crate::exit::{Asked, Evidence, cause};
 use crate::files;
-use crate::process::Process;
 use crate::qmp::{Qmp, QmpError, RunState};
 use async_trait::async_trait;
+use flames_vmm::log;
+use flames_vmm::process::Process;
 use flames_vmm::{
     AgentReady, BootingVm, Error, ErrorKind, Exit, PreparedVm, Result, RunningVm, SnapshotParts,
     StopDeadlines, VmDescription, VmHandle, VmId, VmSpec, VmState,
@@ -110,7 +111,7 @@ impl Vm {
                 process.ended().await;
                 // Once more: it may have ended before its handle was written.
                 files::remove_live_files(&spec.run_dir);
-                let said = console::tail(&spec.run_dir.join(files::VMM_LOG)).await;
+                let said = log::tail(&spec.run_dir.join(files::VMM_LOG)).await;
                 Err(unavailable(spec.id.as_str(), &format!("QEMU does not start: {said}"), error))
             }
         }
@@ -195,7 +196,7 @@ impl Vm {
         let asked = if self.stop_asked.load(Ordering::Acquire) { Asked::Yes } else { Asked::No };
         let shutdown_reason = seen.shutdown_reason.as_deref();
         let cause = cause(&Evidence { asked, status, shutdown_reason, console_tail: &console_tail });
-        let vmm_said = console::tail(&self.run_dir.join(files::VMM_LOG)).await;
+        let vmm_said = log::tail(&self.run_dir.join(files::VMM_LOG)).await;
         Exit { cause, last_output: format!("{console_tail}\n{vmm_said}").trim().to_owned() }
     }
 
@@ -231,7 +232,7 @@ impl Vm {
 #[async_trait]
 impl RunningVm for Vm {
     fn handle(&self) -> VmHandle {
-        self.process.handle(&self.id, &self.run_dir)
+        self.process.handle(NAME, &self.id, &self.run_dir)
     }
 
     async fn pause(&self) -> Result<()> {

@@ -19,7 +19,9 @@ mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod fake;
+pub mod log;
 mod parts;
+pub mod process;
 mod spec;
 
 pub use parts::UnfinishedParts;

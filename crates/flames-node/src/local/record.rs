@@ -8,6 +8,7 @@ use crate::paths::{RunDir, io_error};
 use crate::snapshot::GuestFacts;
 use crate::template::write_json;
 use crate::{AccessToken, RunFacts};
+use flames_vmm::process::start_ticks_of;
 use flames_vmm::{Error, ErrorKind, Result, VmId};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -85,13 +86,7 @@ pub(super) fn read_handle(dir: &RunDir) -> Result<Option<flames_vmm::VmHandle>> 
 /// Whether the VMM of a run directory lives: the process of its handle, not one that came to have its pid.
 pub(super) fn is_alive(dir: &RunDir) -> bool {
     let Ok(Some(handle)) = read_handle(dir) else { return false };
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", handle.pid)).unwrap_or_default();
-    start_ticks(&stat) == Some(handle.start_ticks)
-}
-
-/// Field 22; the second field is the program's name in parentheses and may hold anything.
-fn start_ticks(stat: &str) -> Option<u64> {
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    start_ticks_of(handle.pid).is_ok_and(|now| now == handle.start_ticks)
 }
 
 /// Removes a run directory with everything in it. Idempotent.
@@ -101,17 +96,5 @@ pub(super) fn remove_run_dir(dir: &RunDir) -> Result<()> {
             Err(io_error("run directory", dir.path(), "remove", error))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_start_time_is_found_behind_any_program_name() {
-        let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
-        assert_eq!(start_ticks(stat), Some(4242));
-        assert_eq!(start_ticks(""), None);
     }
 }

@@ -1,4 +1,4 @@
-//! A file of the newest bytes, fed from a pipe.
+//! A file of the newest bytes: what a driver keeps of a console, and what it quotes of it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
 /// A file that never grows beyond its limit: when that is reached, the older half goes.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub struct Log {
     path: PathBuf,
     file: File,
     length: u64,
@@ -18,13 +18,21 @@ pub(crate) struct Log {
 const QUOTED_BYTES: u64 = 2048;
 
 impl Log {
-    pub(crate) async fn open(path: PathBuf, limit: u64) -> io::Result<Self> {
+    /// Opens the file at `path`, which keeps at most `limit` bytes, and goes on at its end.
+    ///
+    /// # Errors
+    /// That of the file system.
+    pub async fn open(path: PathBuf, limit: u64) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(&path).await?;
         let length = file.metadata().await?.len();
         Ok(Self { path, file, length, limit })
     }
 
-    pub(crate) async fn append(&mut self, chunk: &[u8]) -> io::Result<()> {
+    /// Adds to its end.
+    ///
+    /// # Errors
+    /// That of the file system.
+    pub async fn append(&mut self, chunk: &[u8]) -> io::Result<()> {
         let plan = plan(self.length, chunk.len(), self.limit);
         if plan.keep < self.length {
             self.shorten(plan.keep).await?;
@@ -65,7 +73,7 @@ fn plan(length: u64, chunk: usize, limit: u64) -> Plan {
 }
 
 /// The end of a log for a person: whole characters, nothing that would steer a terminal.
-pub(crate) async fn tail(path: &Path) -> String {
+pub async fn tail(path: &Path) -> String {
     let bytes = newest(path, QUOTED_BYTES).await.unwrap_or_default();
     printable(&bytes)
 }

@@ -1,0 +1,232 @@
+//! A VMM's process as every driver has it: told from a later one with its pid, watched to its end by pidfd.
+
+use crate::{VmHandle, VmId};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{oneshot, watch};
+
+/// A VMM's process. Dropping it kills it, unless [`Process::outlive_the_daemon`] was called.
+#[derive(Debug)]
+pub struct Process {
+    identity: Identity,
+    pidfd: Arc<OwnedFd>,
+    ended: watch::Receiver<Option<Status>>,
+    kill_on_drop: AtomicBool,
+}
+
+/// What tells a process from a later one with the same pid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its process id.
+    pub pid: u32,
+    /// When it was started, in clock ticks since boot.
+    pub start_ticks: u64,
+    /// What `/proc/<pid>/exe` says.
+    pub executable: PathBuf,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// With this code.
+    Exited(i32),
+    /// By this signal.
+    Signalled(i32),
+    /// It was not our child.
+    Unknown,
+}
+
+impl Process {
+    /// Takes over the process that `handle` names; `None` if that very process is gone.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn adopt(handle: &VmHandle, at_end: impl FnOnce() + Send + 'static) -> io::Result<Option<Self>> {
+        let Some(pid) = i32::try_from(handle.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // Read after the pidfd was opened: from here on the pid cannot change its owner unnoticed.
+        match Identity::read(handle.pid) {
+            Ok(identity) if identity == Identity::of(handle) => {
+                let process = Self::watch(identity, pidfd, at_end)?;
+                process.outlive_the_daemon();
+                Ok(Some(process))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Watches a process; `at_end` runs once when it has ended, before anybody is told.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be watched.
+    pub fn watch(
+        identity: Identity,
+        pidfd: OwnedFd,
+        at_end: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
+        let pidfd = Arc::new(pidfd);
+        let (tell, ended) = watch::channel(None);
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; the contract holds, the Arc owns one descriptor"
+        )]
+        let readable = AsyncFd::with_interest(pidfd.clone(), Interest::READABLE)?;
+        tokio::spawn(async move {
+            if let Some(status) = wait_for_end(&readable).await {
+                at_end();
+                tell.send_replace(Some(status));
+            }
+        });
+        Ok(Self { identity, pidfd, ended, kill_on_drop: AtomicBool::new(true) })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.identity.pid
+    }
+
+    /// What a later daemon needs to adopt it.
+    pub fn handle(&self, driver: &str, id: &VmId, run_dir: &Path) -> VmHandle {
+        let Identity { pid, start_ticks, executable } = self.identity.clone();
+        let (id, run_dir) = (id.clone(), run_dir.to_owned());
+        VmHandle { id, driver: driver.to_owned(), pid, start_ticks, executable, run_dir }
+    }
+
+    /// From now on, dropping this leaves the process alone.
+    pub fn outlive_the_daemon(&self) {
+        self.kill_on_drop.store(false, Ordering::Release);
+    }
+
+    /// Ends it by force; its end is told by [`Process::ended`].
+    pub fn kill(&self) {
+        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => tracing::error!(pid = self.identity.pid, %error, "cannot kill a VMM"),
+        }
+    }
+
+    /// Waits for the end, also one that has been. By then `at_end` has run.
+    pub async fn ended(&self) -> Status {
+        let mut ended = self.ended.clone();
+        let status = ended.wait_for(Option::is_some).await.map(|status| *status);
+        status.ok().flatten().unwrap_or(Status::Unknown)
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.kill_on_drop.load(Ordering::Acquire) {
+            self.kill();
+        }
+    }
+}
+
+impl Identity {
+    fn of(handle: &VmHandle) -> Self {
+        let VmHandle { pid, start_ticks, executable, .. } = handle.clone();
+        Self { pid, start_ticks, executable }
+    }
+
+    /// Reads `/proc`.
+    ///
+    /// # Errors
+    /// When no such process runs (a zombie has no executable).
+    pub fn read(pid: u32) -> io::Result<Self> {
+        let executable = std::fs::read_link(format!("/proc/{pid}/exe"))?;
+        Ok(Self { pid, start_ticks: start_ticks_of(pid)?, executable })
+    }
+}
+
+/// When a process was started, in clock ticks since boot.
+///
+/// # Errors
+/// When no such process runs.
+pub fn start_ticks_of(pid: u32) -> io::Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    start_ticks(&stat).ok_or_else(|| io::Error::other("cannot read /proc/<pid>/stat"))
+}
+
+/// Field 22. Field 2 is the program's name in parentheses and may hold anything, so fields are counted from
+/// its end.
+fn start_ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Runs `spawn` on a thread of its own: namespaces, capabilities and `no_new_privs` belong to a thread and are inherited
+/// by what it starts, so there they can be entered or given up for the child without touching the daemon. A child that
+/// nobody waits for any more is ended.
+///
+/// # Errors
+/// That of `spawn`, or of the thread.
+pub async fn spawn_on_own_thread(
+    spawn: impl FnOnce() -> io::Result<Child> + Send + 'static,
+) -> io::Result<Child> {
+    let (tell, told) = oneshot::channel();
+    std::thread::Builder::new().name("start-vmm".into()).spawn(move || {
+        if let Err(Ok(orphan)) = tell.send(spawn()) {
+            end_orphan(orphan);
+        }
+    })?;
+    told.await.map_err(|_| io::Error::other("the thread that starts VMMs panicked"))?
+}
+
+/// Ends a VMM that nobody waits for any more.
+pub fn end_orphan(mut orphan: Child) {
+    let ended = orphan.kill().and_then(|()| orphan.wait());
+    tracing::debug!(?ended, "ended a VMM whose start was given up");
+}
+
+/// A pidfd becomes readable when its process ends. A child is reaped here; a stranger's status nobody gets.
+/// `None` if this daemon ends first.
+async fn wait_for_end(pidfd: &AsyncFd<Arc<OwnedFd>>) -> Option<Status> {
+    let _ready = pidfd.readable().await.ok()?;
+    match rustix::process::waitid(WaitId::PidFd(pidfd.get_ref().as_fd()), WaitIdOptions::EXITED) {
+        Ok(Some(status)) => status
+            .exit_status()
+            .map(Status::Exited)
+            .or_else(|| status.terminating_signal().map(Status::Signalled))
+            .or(Some(Status::Unknown)),
+        Ok(None) | Err(_) => Some(Status::Unknown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_time_is_found_behind_a_hostile_process_name() {
+        let stat = "42 (a) 1 (b) R) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 0 0";
+        assert_eq!(start_ticks(stat), Some(987_654));
+    }
+
+    #[test]
+    fn the_start_time_is_found_behind_any_program_name() {
+        let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
+        assert_eq!(start_ticks(stat), Some(4242));
+        assert_eq!(start_ticks(""), None);
+    }
+
+    #[test]
+    fn a_process_has_the_same_identity_every_time_it_is_read() {
+        let own = std::process::id();
+        assert_eq!(Identity::read(own).unwrap(), Identity::read(own).unwrap());
+    }
+}
