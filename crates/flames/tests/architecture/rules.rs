@@ -37,7 +37,8 @@ pub(crate) enum Layer {
 }
 
 /// Every crate below `crates/`. An adapter is what lies below `adapters/`.
-const LAYERS: [(&str, Layer); 16] = [
+const LAYERS: [(&str, Layer); 17] = [
+    ("flames-egress", Layer::Decision),
     ("flames-pool", Layer::Decision),
     ("flames-provider", Layer::Provider),
     ("flames-state", Layer::Interface),

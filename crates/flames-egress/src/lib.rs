@@ -1,0 +1,24 @@
+//! What a sandbox may reach: the rules, and everything that follows from them without doing anything.
+//!
+//! Pure: no I/O, no clock, no lock. Whoever owns the namespaces carries the answers out.
+//!
+//! - The model: [`EgressPolicy`] (made of a [`PolicySpec`], which is its form on every wire), [`Rule`], [`Limits`].
+//! - The decision: [`decide()`], [`decide_name`]. Everything else must agree with it, and is tested to.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod decide;
+mod domain;
+mod policy;
+mod rule;
+mod special;
+
+pub use decide::{Action, Carries, DNS_PORT, Destination, NAMED_PORTS, Reason, Verdict, decide, decide_name};
+pub use domain::{DomainName, DomainPattern, InvalidDomain};
+pub use policy::{
+    Base, EgressPolicy, InvalidPolicy, Limits, MAX_BYTES_PER_SECOND, MAX_DNS_SERVERS, MAX_RULES,
+    MIN_BYTES_PER_SECOND, Mistake, PolicySpec,
+};
+pub use rule::{InvalidRule, MAX_PORT_RANGES, PortRange, Protocol, Protocols, Rule, Target};
+pub use special::Scope;
