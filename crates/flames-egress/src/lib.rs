@@ -3,6 +3,9 @@
 //! Pure: no I/O, no clock, no lock. Whoever owns the namespaces carries the answers out.
 //!
 //! - The model: [`EgressPolicy`] (made of a [`PolicySpec`], which is its form on every wire), [`Rule`], [`Limits`].
+//! - For the kernel: [`Ruleset::for_namespace`] gives the whole table of one namespace as one transaction
+//!   ([`Ruleset::script`]), [`Ruleset::admit`] adds addresses that DNS gave, [`Observed::read`] reads back what must outlive a
+//!   replacement ([`Carried`]) and the figures, by the names in [`counter`].
 //! - The decision: [`decide()`], [`decide_name`]. Everything else must agree with it, and is tested to.
 
 #![forbid(unsafe_code)]
@@ -12,6 +15,7 @@ mod decide;
 mod domain;
 mod policy;
 mod rule;
+mod ruleset;
 mod special;
 
 pub use decide::{Action, Carries, DNS_PORT, Destination, NAMED_PORTS, Reason, Verdict, decide, decide_name};
@@ -21,4 +25,7 @@ pub use policy::{
     MIN_BYTES_PER_SECOND, Mistake, PolicySpec,
 };
 pub use rule::{InvalidRule, MAX_PORT_RANGES, PortRange, Protocol, Protocols, Rule, Target};
+pub use ruleset::{
+    Admitted, Carried, Count, Mark, Observed, Packet, Ruleset, TABLE, Unreadable, Uplink, Wiring, counter,
+};
 pub use special::Scope;

@@ -12,8 +12,8 @@ pub const MAX_RULES: usize = 256;
 pub const MAX_DNS_SERVERS: usize = 10;
 /// The lowest rate limit, in bytes per second: below it not even a handshake gets through.
 pub const MIN_BYTES_PER_SECOND: u64 = 1024;
-/// The highest rate limit, in bytes per second; more is as good as no limit.
-pub const MAX_BYTES_PER_SECOND: u64 = 1 << 40;
+/// The highest rate limit, in bytes per second; the kernel counts no higher.
+pub const MAX_BYTES_PER_SECOND: u64 = 10_000_000_000;
 
 /// What a sandbox may reach. The default is nothing at all.
 ///

@@ -89,11 +89,16 @@ impl Rule {
 
     /// Whether it means this port of this protocol.
     pub fn covers(&self, protocol: Protocol, port: u16) -> bool {
-        let spoken = match self.protocols {
+        self.covers_any(protocol)
+            && (self.ports.is_empty() || self.ports.iter().any(|range| range.contains(port)))
+    }
+
+    /// Whether it means any port of this protocol.
+    pub(crate) fn covers_any(&self, protocol: Protocol) -> bool {
+        match self.protocols {
             Protocols::Any => self.ports.is_empty() || protocol != Protocol::Icmp,
             Protocols::Only(only) => only == protocol,
-        };
-        spoken && (self.ports.is_empty() || self.ports.iter().any(|range| range.contains(port)))
+        }
     }
 
     /// Whether it names a part of a range that is closed otherwise: only then it opens that part.
@@ -252,6 +257,10 @@ impl PortRange {
     /// Port 0, or a last port before the first.
     pub fn new(first: u16, last: u16) -> Result<Self, InvalidRule> {
         parse_range(&format!("{first}-{last}"))
+    }
+
+    pub(crate) const fn exactly(port: u16) -> Self {
+        Self { first: port, last: port }
     }
 
     /// The first port.

@@ -4,4 +4,5 @@
 
 mod decide;
 mod policy;
+mod ruleset;
 mod some;
