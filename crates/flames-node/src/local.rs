@@ -10,6 +10,7 @@ mod pool;
 mod record;
 mod run;
 mod source;
+mod strays;
 mod tunnel;
 mod ways;
 
@@ -420,13 +421,15 @@ impl Inner {
         found.ok_or_else(|| Error::new(ErrorKind::NotFound, "run", run.as_str()))
     }
 
-    /// Ends a VMM that is known by its handle alone, and waits until it is gone.
-    async fn end_by_handle(&self, dir: &RunDir) -> Result<()> {
-        let Some(handle) = read_handle(dir)? else { return Ok(()) };
-        match self.driver.adopt(&handle).await? {
-            Some(vm) => vm.stop(StopDeadlines::KILL).await.map(drop),
-            None => Ok(()),
+    /// Ends the VMM of a directory and waits until it is gone. Its handle may be missing, and a VMM that is being ended
+    /// is nobody the driver would adopt and still has its network: so whoever writes to the directory is waited for.
+    async fn end_vmm_of(&self, machine: &VmId, dir: &RunDir) -> Result<()> {
+        if let Some(handle) = read_handle(dir)?
+            && let Some(vm) = self.driver.adopt(&handle).await?
+        {
+            vm.stop(StopDeadlines::KILL).await?;
         }
+        strays::end_of(self.data.vms(), machine.clone()).await
     }
 
     /// Creates under way for somebody who waits.

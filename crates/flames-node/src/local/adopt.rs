@@ -1,11 +1,12 @@
 //! After a daemon's death: adopt what lives, reap what nobody owns, and count both.
 //!
-//! Every kind of resource is found by its name: run directories and disks by their place, processes by the
-//! run directory in their arguments, namespaces, TAPs, firewalls and mounts by the node's slot prefix.
+//! Every kind of resource is found by its name: run directories and disks by their place, processes by the run
+//! directory that they write to, namespaces, TAPs, firewalls and mounts by the node's slot prefix.
 
 use super::Inner;
 use super::record::{Phase, RunRecord, read_handle, remove_run_dir};
 use super::run::{Holds, Line, Run};
+use super::strays;
 use crate::disk::blocking;
 use crate::net::{LeaseRecord, Networks, SlotProbe};
 use crate::paths::{RunDir, io_error};
@@ -13,7 +14,6 @@ use crate::snapshot::Snapshot;
 use crate::{Adoption, Leak, LeakKind, Reaped, SnapshotId};
 use flames_vmm::{Result, RunningVm, StopDeadlines, VmId};
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 
 impl Inner {
@@ -24,7 +24,7 @@ impl Inner {
             if self.is_owned(&id) {
                 continue;
             }
-            match self.adopt_or_clear(&dir).await {
+            match self.adopt_or_clear(&id, &dir).await {
                 Ok(Some(run)) => {
                     adoption.adopted.push(run.info());
                     self.own(run);
@@ -56,10 +56,10 @@ impl Inner {
             .ok()
     }
 
-    async fn adopt_or_clear(&self, dir: &RunDir) -> Result<Option<Arc<Run>>> {
+    async fn adopt_or_clear(&self, machine: &VmId, dir: &RunDir) -> Result<Option<Arc<Run>>> {
         let adopted = self.adopt_one(dir).await?;
         if adopted.is_none() {
-            self.clear(dir).await?;
+            self.clear(machine, dir).await?;
         }
         Ok(adopted)
     }
@@ -88,8 +88,8 @@ impl Inner {
     }
 
     /// Ends and removes what a directory without an owner stands for.
-    async fn clear(&self, dir: &RunDir) -> Result<()> {
-        self.end_by_handle(dir).await?;
+    async fn clear(&self, machine: &VmId, dir: &RunDir) -> Result<()> {
+        self.end_vmm_of(machine, dir).await?;
         if let Some(LeaseRecord::Slot(name)) = RunRecord::read(dir)?.map(|record| record.lease)
             && let Networks::Namespaces(pool) = &self.networks
         {
@@ -111,8 +111,14 @@ impl Inner {
         let orphans =
             self.run_dirs()?.into_iter().filter(|(id, _)| !self.is_owned(id) && !stuck.contains(id));
         for (id, dir) in orphans {
-            match self.clear(&dir).await {
+            match self.clear(&id, &dir).await {
                 Ok(()) => removed.entry(LeakKind::RunDir).or_default().push(id.to_string()),
+                Err(error) => resisted = Err(error),
+            }
+        }
+        for machine in self.strays(stuck)? {
+            match strays::end_of(self.data.vms(), machine.clone()).await {
+                Ok(()) => removed.entry(LeakKind::Process).or_default().push(machine.to_string()),
                 Err(error) => resisted = Err(error),
             }
         }
@@ -126,6 +132,12 @@ impl Inner {
             }
         }
         resisted.map(|()| Reaped { removed })
+    }
+
+    /// Machines without an owner whose VMM lives, though their directory may be gone.
+    fn strays(&self, stuck: &[VmId]) -> Result<HashSet<VmId>> {
+        let machines = strays::writers(&self.data.vms())?.into_iter().map(|stray| stray.machine);
+        Ok(machines.filter(|machine| !self.is_owned(machine) && !stuck.contains(machine)).collect())
     }
 
     /// Slots of run directories that are still there: a VM may live in them (hazard C5).
@@ -145,8 +157,8 @@ impl Inner {
                 tally.add(LeakKind::Disk, owned);
             }
         }
-        for id in vmm_processes(&self.data.vms())? {
-            tally.add(LeakKind::Process, VmId::parse(id).is_ok_and(|id| self.is_owned(&id)));
+        for stray in strays::writers(&self.data.vms())? {
+            tally.add(LeakKind::Process, self.is_owned(&stray.machine));
         }
         self.tally_slots(&mut tally).await?;
         Ok(tally.finish())
@@ -203,41 +215,9 @@ impl Tally {
     }
 }
 
-/// The run ids in the arguments of processes that work in a folder of run directories.
-fn vmm_processes(vms: &Path) -> Result<Vec<String>> {
-    let entries =
-        std::fs::read_dir("/proc").map_err(|error| io_error("process list", "/proc", "list", error))?;
-    let is_pid = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
-    let pids =
-        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(|name| is_pid(name));
-    let command_lines = pids.filter_map(|pid| {
-        // Only VMMs work in a run directory; a shell or a test that merely names one does not.
-        let cwd_or_exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-        let name = cwd_or_exe.file_name()?.to_str()?.to_owned();
-        let is_vmm = name.starts_with("qemu") || name.starts_with("firecracker");
-        is_vmm.then(|| std::fs::read(format!("/proc/{pid}/cmdline")).ok()).flatten()
-    });
-    let prefix = format!("{}/", vms.display());
-    Ok(command_lines.filter_map(|line| run_id_in(&String::from_utf8_lossy(&line), &prefix)).collect())
-}
-
-/// The run id after the first mention of a folder.
-fn run_id_in(command_line: &str, prefix: &str) -> Option<String> {
-    let rest = command_line.split_once(prefix)?.1;
-    let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
-    Some(rest[..end.unwrap_or(rest.len())].to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_run_id_is_what_follows_the_folder_and_nothing_more() {
-        let line = "qemu-system-x86_64\0-qmp\0unix:/data/vms/run-0a/qmp.sock,server=on\0";
-        assert_eq!(run_id_in(line, "/data/vms/").as_deref(), Some("run-0a"));
-        assert_eq!(run_id_in(line, "/other/vms/"), None);
-    }
 
     #[test]
     fn every_kind_is_reported_even_when_there_is_none_of_it() {

@@ -309,7 +309,7 @@ impl Creation {
             return running.vm.stop(StopDeadlines::KILL).await.map(drop);
         }
         match &self.dir {
-            Some(dir) => self.node.end_by_handle(dir).await,
+            Some(dir) => self.node.end_vmm_of(self.machine.id(), dir).await,
             None => Ok(()),
         }
     }

@@ -4,6 +4,9 @@ use crate::fake_agent::{Agent, FakeWithAgent};
 use crate::harness::{Home, assert_nothing_left, count, qemu, request};
 use flames_node::{ExitCause, FailurePoint, LeakKind, LocalNode, NetworkMode, Node, VmId};
 use flames_vmm::fake::FakeWorld;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command};
 
 #[tokio::test]
 async fn a_restarted_daemon_adopts_what_lives_and_removes_what_died_meanwhile() {
@@ -50,6 +53,39 @@ async fn a_run_directory_with_half_a_record_is_reaped() {
     std::fs::write(dir.join("run.json"), "{\"run\":").unwrap();
     let reaped = home.node.reap().await.unwrap();
     assert_eq!(reaped.removed[&LeakKind::RunDir], ["run-9"]);
+    home.close().await;
+}
+
+/// A program that works in a run directory as a VMM does.
+fn stray(dir: &Path) -> Child {
+    std::fs::create_dir(dir).unwrap();
+    let log = std::fs::File::create(dir.join("vmm.log")).unwrap();
+    Command::new("sleep").arg("600").stdout(log).spawn().unwrap()
+}
+
+#[tokio::test]
+async fn a_vmm_whose_daemon_died_before_its_handle_was_written_is_ended() {
+    let home = Home::fake(&FakeWorld::new(), Agent::Willing, FailurePoint::none());
+    let mut vmm = stray(&home.config.data_dir.join("vms/run-9"));
+    assert_eq!(count(&home.node, LeakKind::Process).await, (0, 1));
+    assert_eq!(home.node.adopt().await.unwrap().gone, [VmId::parse("run-9").unwrap()]);
+    assert_eq!(vmm.try_wait().unwrap().and_then(|status| status.signal()), Some(9));
+    home.close().await;
+}
+
+#[tokio::test]
+async fn a_vmm_whose_directory_is_gone_is_reaped_and_a_stranger_is_not() {
+    let home = Home::fake(&FakeWorld::new(), Agent::Willing, FailurePoint::none());
+    let vms = home.config.data_dir.join("vms");
+    let mut vmm = stray(&vms.join("run-9"));
+    std::fs::remove_dir_all(vms.join("run-9")).unwrap();
+    let mut stranger = stray(&home.root.path().join("run-9"));
+    let reaped = home.node.reap().await.unwrap();
+    assert_eq!(reaped.removed[&LeakKind::Process], ["run-9"]);
+    assert_eq!(vmm.try_wait().unwrap().and_then(|status| status.signal()), Some(9));
+    assert_eq!(stranger.try_wait().unwrap(), None);
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
     home.close().await;
 }
 
