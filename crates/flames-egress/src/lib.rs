@@ -6,16 +6,20 @@
 //! - For the kernel: [`Ruleset::for_namespace`] gives the whole table of one namespace as one transaction
 //!   ([`Ruleset::script`]), [`Ruleset::admit`] adds addresses that DNS gave, [`Observed::read`] reads back what must outlive a
 //!   replacement ([`Carried`]) and the figures, by the names in [`counter`].
+//! - For a resolver: [`dns::Question`]. For a proxy: [`ServerName::of_client_hello`], [`ServerName::of_request_head`], then
+//!   [`decide_name`].
 //! - The decision: [`decide()`], [`decide_name`]. Everything else must agree with it, and is tested to.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod decide;
+pub mod dns;
 mod domain;
 mod policy;
 mod rule;
 mod ruleset;
+mod server_name;
 mod special;
 
 pub use decide::{Action, Carries, DNS_PORT, Destination, NAMED_PORTS, Reason, Verdict, decide, decide_name};
@@ -28,4 +32,5 @@ pub use rule::{InvalidRule, MAX_PORT_RANGES, PortRange, Protocol, Protocols, Rul
 pub use ruleset::{
     Admitted, Carried, Count, Mark, Observed, Packet, Ruleset, TABLE, Unreadable, Uplink, Wiring, counter,
 };
+pub use server_name::{MAX_PEEK, ServerName};
 pub use special::Scope;
