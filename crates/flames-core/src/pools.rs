@@ -4,12 +4,14 @@
 //! The node keeps what it was told until it is told otherwise, and is told anew at every start.
 
 use crate::plane::ControlPlane;
-use flames_node::{PoolConfig, PoolStatus, TemplateName};
+use crate::sandbox::identity::Ahead;
+use flames_node::{Newcomers, PoolConfig, PoolStatus, TemplateName};
 use flames_pool::{Mistake, Preset};
 use flames_provider::{Error, ErrorKind};
 use flames_state::{Key, Precondition, StateStoreExt};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What can go wrong with pools.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +80,7 @@ impl ControlPlane {
         let config = pool_config(template.as_str(), written)
             .map_err(|mistakes| PoolError::Invalid { template: template.to_string(), mistakes })?;
         let before = self.pool(template).await.ok().map(|pool| pool.config);
-        self.node.set_pool(config.clone()).await?;
+        self.node.set_pool(config.clone(), self.newcomers()).await?;
         if let Err(error) = self.remember_pool(template, Some(&config)).await {
             self.put_back(template, before).await;
             return Err(error.into());
@@ -107,11 +109,16 @@ impl ControlPlane {
         wanted.extend(self.recorded_pools().await?);
         for config in wanted.into_values().flatten() {
             let template = config.template.clone();
-            if let Err(error) = self.node.set_pool(config).await {
+            if let Err(error) = self.node.set_pool(config, self.newcomers()).await {
                 tracing::error!(template, %error, "no warm pool of this template");
             }
         }
         Ok(())
+    }
+
+    /// What the members are: sandboxes that nobody asked for yet.
+    fn newcomers(&self) -> Arc<dyn Newcomers> {
+        Arc::new(Ahead { tokens: self.tokens.clone() })
     }
 
     async fn recorded_pools(&self) -> Result<BTreeMap<String, Option<PoolConfig>>, Error> {
@@ -145,7 +152,7 @@ impl ControlPlane {
 
     async fn put_back(&self, template: &TemplateName, before: Option<PoolConfig>) {
         let done = match before {
-            Some(before) => self.node.set_pool(before).await,
+            Some(before) => self.node.set_pool(before, self.newcomers()).await,
             None => self.node.remove_pool(template).await,
         };
         if let Err(error) = done {

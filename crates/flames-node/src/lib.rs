@@ -11,6 +11,7 @@
 
 #![warn(missing_docs)]
 
+mod ahead;
 mod disk;
 pub mod doctor;
 mod error;
@@ -24,6 +25,7 @@ mod template;
 pub mod usage;
 mod values;
 
+pub use ahead::{Newcomer, Newcomers, TakeReady};
 pub use error::{CreateError, CreateStep};
 pub use flames_guest::control::{InitRequest, InitResponse};
 pub use flames_pool::{BootLevel, BootPath, PoolConfig, PoolStatus};
@@ -51,6 +53,7 @@ pub use values::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::fmt::Debug;
+use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc};
 
 /// A machine that runs microVMs.
@@ -63,6 +66,10 @@ pub trait Node: Debug + Send + Sync + 'static {
     /// # Errors
     /// A variant per step, with a kind: [`CreateError::kind`].
     async fn create(&self, request: CreateVm) -> Result<CreatedVm, CreateError>;
+
+    /// Hands out a machine of a warm pool under the run id that it has already; `None` when none is ready. Nothing
+    /// that fails here is final: what was taken is ended, and [`Node::create`] goes another way.
+    async fn take_ready(&self, request: TakeReady) -> Option<CreatedVm>;
 
     /// Ends a run and removes everything it had. Idempotent: a run that is not there (any more) answers
     /// [`ExitCause::Unknown`] with no output. A network slot is given back only after the exit was observed.
@@ -143,12 +150,13 @@ pub trait Node: Debug + Send + Sync + 'static {
     /// The warm pools of this node, by template.
     async fn pools(&self) -> Vec<PoolStatus>;
 
-    /// Keeps a pool of a template as it is asked for, instead of what was asked before. It fills in the background.
+    /// Keeps a pool of a template as it is asked for, instead of what was asked before. It fills in the background,
+    /// with machines that `newcomers` names.
     ///
     /// # Errors
     /// `InvalidInput` naming every mistake; `NotFound` for an unknown template; `Unsupported` when the driver takes
     /// no snapshots.
-    async fn set_pool(&self, config: PoolConfig) -> Result<()>;
+    async fn set_pool(&self, config: PoolConfig, newcomers: Arc<dyn Newcomers>) -> Result<()>;
 
     /// Empties a pool and forgets it; what was handed out stays.
     ///

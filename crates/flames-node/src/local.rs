@@ -3,6 +3,7 @@
 mod adopt;
 mod capture;
 mod create;
+mod give;
 mod handshake;
 mod limits;
 mod machine;
@@ -23,8 +24,8 @@ use crate::snapshot::{HostFacts, Snapshots};
 use crate::template::TemplateStore;
 use crate::{
     Adoption, BuildProgress, BuildTemplate, Capacity, CreateError, CreateStep, CreateVm, CreatedVm,
-    GuestClient, GuestStream, Leak, MiB, Node, PoolConfig, PoolStatus, Reaped, RunExit, RunInfo, SnapshotId,
-    SnapshotInfo, TakeSnapshot, TakenSnapshot, Template, TemplateName,
+    GuestClient, GuestStream, Leak, MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped, RunExit, RunInfo,
+    SnapshotId, SnapshotInfo, TakeReady, TakeSnapshot, TakenSnapshot, Template, TemplateName,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -37,7 +38,7 @@ use run::Run;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{OnceCell, broadcast, mpsc};
+use tokio::sync::{OnceCell, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -259,6 +260,21 @@ impl Node for LocalNode {
         outcome.unwrap_or_else(|error| Err(admit(worker_died(error))))
     }
 
+    async fn take_ready(&self, request: TakeReady) -> Option<CreatedVm> {
+        let inner = Arc::clone(&self.inner);
+        let (answer, waiting) = oneshot::channel();
+        tokio::spawn(async move {
+            let taken = inner.take_ready(&request).await;
+            if let Err(Some(unwanted)) = answer.send(taken) {
+                let run = unwanted.run;
+                if let Err(error) = inner.destroy(&run).await {
+                    tracing::error!(%run, %error, "an abandoned run could not be ended");
+                }
+            }
+        });
+        waiting.await.unwrap_or_default()
+    }
+
     async fn destroy(&self, run: &VmId) -> Result<Exit> {
         let inner = Arc::clone(&self.inner);
         let run = run.clone();
@@ -325,8 +341,8 @@ impl Node for LocalNode {
         self.inner.pool_status()
     }
 
-    async fn set_pool(&self, config: PoolConfig) -> Result<()> {
-        self.inner.set_pool(config).await
+    async fn set_pool(&self, config: PoolConfig, newcomers: Arc<dyn Newcomers>) -> Result<()> {
+        self.inner.set_pool(config, newcomers).await
     }
 
     async fn remove_pool(&self, template: &TemplateName) -> Result<()> {

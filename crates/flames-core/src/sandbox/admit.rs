@@ -188,7 +188,7 @@ pub(crate) struct Plan {
 pub const MIN_MEMORY: MiB = MiB(64);
 /// Less has no room for the file system's own tables.
 pub const MIN_DISK: MiB = MiB(16);
-const DEFAULT_USER: &str = "user";
+pub(crate) const DEFAULT_USER: &str = "user";
 const MAX_PAIRS: usize = 128;
 const MAX_PAIRS_BYTES: usize = 64 * 1024;
 const MAX_NAME_BYTES: usize = 256;

@@ -13,12 +13,13 @@ use crate::idempotency::{IdempotencyKey, Seen};
 use crate::plane::ControlPlane;
 use crate::sandbox::admit::{CreateSandbox, Plan, Timeout, admit};
 use crate::sandbox::error::{CreateSandboxError, LifecycleError};
+use crate::sandbox::identity::environment;
 use crate::sandbox::record::{Sandbox, Stored, Timings};
 use crate::sandbox::room::expected_use;
-use crate::sandbox::run;
+use crate::sandbox::run::{self, sandbox_of};
 use crate::sandbox::state::{Event, State};
-use flames_node::{BootLevel, BootPath, CreateVm, CreatedVm, Identity, StartFrom};
-use std::collections::BTreeSet;
+use flames_node::{BootLevel, BootPath, CreateVm, CreatedVm, Identity, StartFrom, VmId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -89,10 +90,16 @@ impl ControlPlane {
             Some(snapshot) => Some(self.use_snapshot(snapshot).await?),
             None => None,
         };
-        let id = request.id.clone().unwrap_or_else(SandboxId::random);
+        let named = request.id.clone();
         let plan = admit(&self.limits, request, source.as_ref().map(|(snapshot, _)| snapshot))?;
         let amount = expected_use(&plan.resources, self.expected_path(&plan));
+        let id = named.clone().unwrap_or_else(SandboxId::random);
         self.room.reserve(std::slice::from_ref(&id), amount, self.clock.now())?;
+        if named.is_none()
+            && let Some(ready) = self.take_ready(&id, &plan, asked).await
+        {
+            return ready;
+        }
         self.make(id, plan, asked).await
     }
 
@@ -152,8 +159,13 @@ impl ControlPlane {
 
     /// Writes the record before anything exists on a host, so that a crash in between is found.
     async fn record(&self, id: &SandboxId, plan: &Plan) -> Result<Stored, LifecycleError> {
+        self.records.insert(self.starting(id, plan)?).await
+    }
+
+    /// A sandbox that is about to be.
+    pub(super) fn starting(&self, id: &SandboxId, plan: &Plan) -> Result<Sandbox, LifecycleError> {
         let now = self.clock.now();
-        let sandbox = Sandbox {
+        Ok(Sandbox {
             run: run::first(id)?,
             id: id.clone(),
             template: plan.template.clone(),
@@ -177,11 +189,17 @@ impl ControlPlane {
             ports: BTreeSet::new(),
             timings: Timings::default(),
             facts: None,
-        };
-        self.records.insert(sandbox).await
+        })
     }
 
     async fn start_run(&self, sandbox: &Sandbox, plan: Plan) -> Result<CreatedVm, CreateSandboxError> {
+        let env = match &plan.from {
+            StartFrom::Template(template) => {
+                plan.env.map(|asked| over(environment(&sandbox.id, template), asked))
+            }
+            // What the snapshot holds stays.
+            StartFrom::Snapshot(_) => plan.env,
+        };
         let request = CreateVm {
             run: sandbox.run.clone(),
             hostname: sandbox.id.to_string(),
@@ -191,7 +209,7 @@ impl ControlPlane {
             vcpus: plan.resources.vcpus,
             memory: plan.resources.memory,
             disk: plan.resources.disk,
-            env: plan.env,
+            env,
             access_token: self.tokens.access(&sandbox.id),
             default_user: plan.user,
             default_workdir: plan.workdir,
@@ -215,35 +233,54 @@ impl ControlPlane {
         timeout: Timeout,
     ) -> Result<Sandbox, CreateSandboxError> {
         let path = started.path;
-        let mut sandbox = recorded.sandbox.clone();
+        let sandbox = recorded.sandbox.clone();
+        let sandbox = self.booted(sandbox, started, timings, timeout).map_err(CreateSandboxError::HandOut)?;
+        match self.records.replace(&recorded, sandbox).await {
+            Ok(stored) => {
+                self.is_up(&stored.sandbox, path);
+                Ok(stored.sandbox)
+            }
+            Err(error) => {
+                self.undo_start(&recorded.sandbox.run).await;
+                Err(CreateSandboxError::HandOut(error))
+            }
+        }
+    }
+
+    /// The same sandbox, running.
+    pub(super) fn booted(
+        &self,
+        mut sandbox: Sandbox,
+        started: CreatedVm,
+        timings: Timings,
+        timeout: Timeout,
+    ) -> Result<Sandbox, LifecycleError> {
         let now = self.clock.now();
-        sandbox.take(Event::Booted, now).map_err(CreateSandboxError::HandOut)?;
+        sandbox.take(Event::Booted, now)?;
         sandbox.started_at = Some(now);
         sandbox.ends_at = timeout.ends_at(now);
         sandbox.timings = timings;
         sandbox.facts = Some(started.facts);
         sandbox.path = Some(started.path);
         sandbox.why = started.why;
-        match self.records.replace(&recorded, sandbox).await {
-            Ok(stored) => {
-                self.deadlines.set(&stored.sandbox);
-                self.monitor.created(&stored.sandbox, path, stored.sandbox.level);
-                self.room.started(&stored.sandbox, path);
-                Ok(stored.sandbox)
-            }
-            Err(error) => {
-                self.undo_start(&recorded).await;
-                Err(CreateSandboxError::HandOut(error))
-            }
-        }
+        Ok(sandbox)
     }
 
-    async fn undo_start(&self, recorded: &Stored) {
+    /// What begins once its record says `running`.
+    pub(super) fn is_up(&self, sandbox: &Sandbox, path: BootPath) {
+        self.deadlines.set(sandbox);
+        self.monitor.created(sandbox, path, sandbox.level);
+        self.room.started(sandbox, path);
+    }
+
+    pub(super) async fn undo_start(&self, run: &VmId) {
         // By its record first, which may say `running` by now: else the end of its VM looks like a failure.
-        self.destroy_logged(&recorded.sandbox.id).await;
+        if let Some(id) = sandbox_of(run) {
+            self.destroy_logged(&id).await;
+        }
         // Also when the record is out of reach, or a destroy removed it before there was a run.
-        if let Err(error) = self.node.destroy(&recorded.sandbox.run).await {
-            tracing::error!(run = %recorded.sandbox.run, %error, "undo of a create left a run for the reconciler");
+        if let Err(error) = self.node.destroy(run).await {
+            tracing::error!(%run, %error, "undo of a create left a run for the reconciler");
         }
     }
 
@@ -255,6 +292,12 @@ impl ControlPlane {
     }
 }
 
-fn ms_since(start: Instant) -> f64 {
+/// What was asked for goes over what every sandbox has.
+fn over(mut base: BTreeMap<String, String>, asked: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    base.extend(asked);
+    base
+}
+
+pub(super) fn ms_since(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1000.0
 }

@@ -117,6 +117,15 @@ impl Room {
         self.ledger().put(id, amount);
     }
 
+    /// What was reserved under one id is another's: a sandbox got the name that its machine had already.
+    pub(crate) fn pass_on(&self, from: &SandboxId, to: &SandboxId) {
+        let mut ledger = self.ledger();
+        if let Some(amount) = ledger.held.remove(from) {
+            ledger.sum -= amount;
+            ledger.put(to, amount);
+        }
+    }
+
     /// Corrects what was reserved for a sandbox to the way it was started.
     pub(crate) fn started(&self, sandbox: &Sandbox, path: BootPath) {
         let mut ledger = self.ledger();
@@ -220,6 +229,18 @@ mod tests {
         ledger.limit = Some(300);
         ledger.reserve(&ids, 100, at(0)).unwrap();
         assert_eq!(ledger.sum, 300);
+    }
+
+    #[test]
+    fn what_is_passed_on_is_held_once_and_by_the_other() {
+        let (room, ids) = (Room::default(), [SandboxId::random(), SandboxId::random()]);
+        room.reserve(&ids[..1], 100, at(0)).unwrap();
+        room.pass_on(&ids[0], &ids[1]);
+        assert_eq!(room.ledger().sum, 100);
+        room.release(&ids[0], at(0));
+        assert_eq!(room.ledger().sum, 100);
+        room.release(&ids[1], at(0));
+        assert_eq!(room.ledger().sum, 0);
     }
 
     #[test]

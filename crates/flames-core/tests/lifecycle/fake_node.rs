@@ -5,9 +5,9 @@ use bytes::Bytes;
 use flames_node::{
     AccessToken, Adoption, AfterSnapshot, BootPath, BuildProgress, BuildTemplate, Capacity, CreateError,
     CreateStep, CreateVm, CreatedVm, Dial, Error, ErrorKind, Exit, ExitCause, GuestClient, GuestStream, Leak,
-    MiB, Node, PoolConfig, PoolStatus, Reaped, Result, RunExit, RunFacts, RunInfo, SnapshotId, SnapshotInfo,
-    SnapshotTimings, StageTimings, StartFrom, TakeSnapshot, TakenSnapshot, Template, TemplateName, VmId,
-    VmState,
+    MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped, Result, RunExit, RunFacts, RunInfo, SnapshotId,
+    SnapshotInfo, SnapshotTimings, StageTimings, StartFrom, TakeReady, TakeSnapshot, TakenSnapshot, Template,
+    TemplateName, VmId, VmState,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,6 +49,10 @@ struct Machines {
     stop_calls: usize,
     created: Vec<CreateVm>,
     pools: BTreeMap<String, PoolConfig>,
+    newcomers: Option<Arc<dyn Newcomers>>,
+    /// Machines that wait for somebody.
+    ready: u32,
+    taken: Vec<TakeReady>,
 }
 
 /// A snapshot: what it was taken of, and the runs that came from it.
@@ -130,6 +134,16 @@ impl FakeNode {
 
     pub(crate) fn pool_configs(&self) -> Vec<PoolConfig> {
         self.machines().pools.values().cloned().collect()
+    }
+
+    /// Has so many machines ready, once there is a pool.
+    pub(crate) fn make_ready(&self, count: u32) {
+        self.machines().ready = count;
+    }
+
+    /// Every machine that was asked for ready and was there, in order.
+    pub(crate) fn taken(&self) -> Vec<TakeReady> {
+        self.machines().taken.clone()
     }
 
     /// Every create that was asked for, in order.
@@ -309,6 +323,27 @@ impl Node for FakeNode {
         })
     }
 
+    async fn take_ready(&self, request: TakeReady) -> Option<CreatedVm> {
+        let newcomer = {
+            let mut machines = self.machines();
+            machines.ready = machines.ready.checked_sub(1)?;
+            machines.newcomers.as_ref()?.next(&request.template).ok()?
+        };
+        let info = info(newcomer.run.clone());
+        let mut machines = self.machines();
+        machines.taken.push(request);
+        machines.running.insert(newcomer.run.clone(), info.clone());
+        drop(machines);
+        self.note_change();
+        Some(CreatedVm {
+            run: newcomer.run,
+            path: BootPath::Warm,
+            why: String::new(),
+            timings: StageTimings::default(),
+            facts: info.facts,
+        })
+    }
+
     async fn destroy(&self, run: &VmId) -> Result<Exit> {
         self.machines().destroy_calls += 1;
         self.note_change();
@@ -402,11 +437,13 @@ impl Node for FakeNode {
         Vec::new()
     }
 
-    async fn set_pool(&self, config: PoolConfig) -> Result<()> {
+    async fn set_pool(&self, config: PoolConfig, newcomers: Arc<dyn Newcomers>) -> Result<()> {
         if config.template == "unknown" {
             return Err(Error::new(ErrorKind::NotFound, "template", config.template));
         }
-        self.machines().pools.insert(config.template.clone(), config);
+        let mut machines = self.machines();
+        machines.pools.insert(config.template.clone(), config);
+        machines.newcomers = Some(newcomers);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ mod pause;
 mod pause_crash;
 mod pools;
 mod query;
+mod ready;
 mod restart;
 mod room;
 mod snapshots;

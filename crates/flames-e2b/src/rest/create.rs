@@ -80,21 +80,11 @@ fn idempotency_key(caller: &Caller, headers: &HeaderMap) -> ApiResult<Option<Ide
 /// A create, for the control plane. Whoever looks at its template must decide whether it is a snapshot's name.
 fn to_core(asked: NewSandbox, default_timeout_s: i64) -> ApiResult<CreateSandbox> {
     refuse_what_is_missing(&asked)?;
-    let id = SandboxId::random();
-    let mut env = asked.env_vars.unwrap_or_default();
-    let told = [
-        ("E2B_SANDBOX", "true"),
-        ("E2B_SANDBOX_ID", id.as_str()),
-        ("E2B_TEMPLATE_ID", asked.template_id.as_str()),
-    ];
-    for (name, value) in told {
-        env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
-    }
     let network = asked.network.unwrap_or_default();
     Ok(CreateSandbox {
         template: asked.template_id,
         metadata: asked.metadata.unwrap_or_default(),
-        env,
+        env: asked.env_vars.unwrap_or_default(),
         timeout: Some(seconds(asked.timeout.unwrap_or(default_timeout_s))),
         on_timeout: match asked.auto_pause {
             Some(true) => OnTimeout::Pause,
@@ -111,7 +101,6 @@ fn to_core(asked: NewSandbox, default_timeout_s: i64) -> ApiResult<CreateSandbox
             },
             host_mask: network.mask_request_host,
         },
-        id: Some(id),
         ..CreateSandbox::default()
     })
 }
@@ -124,11 +113,23 @@ async fn resolve(e2b: &E2b, mut request: CreateSandbox) -> ApiResult<CreateSandb
     }
     let name = bare(&text).map_err(|_| ApiError::no_template(&text))?;
     match e2b.plane.get_snapshot(name).await {
-        Ok(_) => request.from_snapshot = Some(name.to_owned()),
+        Ok(_) => tell_clone(&mut request, name),
         Err(SnapshotError::NotFound(_)) => request.template = template(&text)?.to_string(),
         Err(error) => return Err(error.into()),
     }
     Ok(request)
+}
+
+/// A clone of a snapshot is told who it is; what else the snapshot's environment holds is replaced by the request's.
+fn tell_clone(request: &mut CreateSandbox, snapshot: &str) {
+    let id = SandboxId::random();
+    for (name, value) in
+        [("E2B_SANDBOX", "true"), ("E2B_SANDBOX_ID", id.as_str()), ("E2B_TEMPLATE_ID", snapshot)]
+    {
+        request.env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    }
+    request.id = Some(id);
+    request.from_snapshot = Some(snapshot.to_owned());
 }
 
 /// Says no to what would silently not be done.

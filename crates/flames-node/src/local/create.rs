@@ -8,7 +8,7 @@
 //! goes away cancels it between two awaits and the undo still runs to its end. The undo of the step that failed runs
 //! too: it may have got half way.
 //!
-//! A member of a warm pool is a creation that stopped after a step; handing it out runs the rest ([`Creation::give_to`]).
+//! A member of a warm pool is a creation that stopped after a step; handing it out runs the rest (`give.rs`).
 
 use super::Inner;
 use super::capture::capture;
@@ -92,17 +92,17 @@ impl fmt::Debug for Creation {
 /// A create under way: what was asked for, and what was made so far.
 pub(super) struct Creation {
     node: Arc<Inner>,
-    request: CreateVm,
+    pub(super) request: CreateVm,
     source: Source,
     machine: MachineName,
     /// What the agent takes as the node's own token from its next handshake on.
-    control: AccessToken,
-    timings: StageTimings,
+    pub(super) control: AccessToken,
+    pub(super) timings: StageTimings,
     line: Option<Arc<Line>>,
     dir: Option<RunDir>,
     prepared: Option<Box<dyn PreparedVm>>,
-    running: Option<Running>,
-    guest: Option<GuestClient>,
+    pub(super) running: Option<Running>,
+    pub(super) guest: Option<GuestClient>,
 }
 
 /// A run that was handed out, before it is told which way it went.
@@ -114,7 +114,7 @@ pub(super) struct Handed {
 }
 
 /// A guest whose agent serves.
-struct Running {
+pub(super) struct Running {
     vm: Arc<dyn RunningVm>,
     agent_version: String,
     /// What the agent takes as the node's own token now.
@@ -179,25 +179,8 @@ impl Creation {
         self.undo(&STEPS).await;
     }
 
-    /// Turns a machine that was made ahead into somebody's: runs what is missing, the handshake at least.
-    pub(super) async fn give_to(
-        mut self,
-        request: CreateVm,
-        cancel: &CancellationToken,
-    ) -> Result<Handed, CreateError> {
-        self.timings = StageTimings::default();
-        self.control = crate::secret::new_token().map_err(|error| CreateStep::AgentInit.failed(error))?;
-        if let Some(guest) = &mut self.guest {
-            *guest = guest.with_token(request.access_token.clone());
-        }
-        self.request = request;
-        let first = if self.running.is_some() { CreateStep::AgentInit } else { CreateStep::Boot };
-        self.steps(first, CreateStep::AgentInit, cancel).await?;
-        self.finish().await
-    }
-
     /// Writes that the run is handed out, and hands it out.
-    async fn finish(mut self) -> Result<Handed, CreateError> {
+    pub(super) async fn finish(mut self) -> Result<Handed, CreateError> {
         let failed = |error| CreateStep::AgentInit.failed(error);
         if let Err(error) = self.write_record(Phase::HandedOut) {
             self.undo(&STEPS).await;
@@ -350,6 +333,16 @@ impl Creation {
         running.control = self.control.clone();
         running.inherited = Inherited::Nothing;
         self.guest = Some(guest); // with its open connection: the first command need not wait for one
+        self.timings.agent_init_ms = ms_since(start);
+        Ok(())
+    }
+
+    /// Tells a guest that has its own token already something more, and makes sure that it took it in.
+    pub(super) async fn tell(&mut self, init: &flames_guest::control::InitRequest) -> Result<()> {
+        let start = Instant::now();
+        let running = self.running.as_ref().ok_or_else(|| missing("running VM"))?;
+        let guest = self.guest.as_ref().ok_or_else(|| missing("guest client"))?;
+        handshake::shake(&self.request.run, guest, &running.control, init).await?;
         self.timings.agent_init_ms = ms_since(start);
         Ok(())
     }

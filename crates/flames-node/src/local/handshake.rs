@@ -3,6 +3,7 @@
 //! The agent does everything on a boot and on a restore alike. What it does not acknowledge was not done, and the
 //! guest is destroyed instead of handed out (hazards C1 to C4, C8, C11).
 
+use super::give::Clock;
 use crate::secret::random_bytes;
 use crate::{AccessToken, CreateVm, GuestClient, GuestError, GuestErrorKind, Identity};
 use flames_guest::control::{InitRequest, InitResponse};
@@ -41,6 +42,36 @@ pub(super) fn request(
         renew_machine_id: request.identity == Identity::New,
         time_unix_nanos: unix_nanos(), // last: every microsecond before the call is skew
     })
+}
+
+/// What a guest that was told `before` must still hear to be what `now` asks for; `None` if it knows everything.
+pub(super) fn news(before: &CreateVm, now: &CreateVm, clock: Clock) -> Result<Option<InitRequest>> {
+    let changed = |before: &Option<String>, now: &Option<String>| now.clone().filter(|_| before != now);
+    let known = before.env == now.env
+        && before.default_user == now.default_user
+        && before.default_workdir == now.default_workdir;
+    if known && clock == Clock::Ran {
+        return Ok(None);
+    }
+    let base = match clock {
+        Clock::StoodStill => wake_up()?,
+        Clock::Ran => InitRequest { time_unix_nanos: unix_nanos(), ..InitRequest::default() },
+    };
+    Ok(Some(InitRequest {
+        env_vars: now.env.clone().filter(|_| before.env != now.env),
+        default_user: changed(&before.default_user, &now.default_user),
+        default_workdir: changed(&before.default_workdir, &now.default_workdir),
+        ..base
+    }))
+}
+
+/// Tells a guest the time, and nothing else.
+///
+/// # Errors
+/// Of the call: the agent is not well then.
+pub(super) async fn tell_time(guest: &GuestClient, control: &AccessToken) -> Result<(), GuestError> {
+    let time = InitRequest { time_unix_nanos: unix_nanos(), ..InitRequest::default() };
+    guest.init(control, &time).await.map(drop)
 }
 
 /// What a guest needs that stood still for a while and goes on as it was.
@@ -192,6 +223,48 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Internal);
             assert!(error.to_string().contains(word), "{word}: {error}");
         }
+    }
+
+    fn machine(env: &[(&str, &str)], user: &str) -> CreateVm {
+        CreateVm {
+            run: VmId::parse("r1").unwrap(),
+            hostname: "i0".into(),
+            from: crate::StartFrom::Template(crate::TemplateName::parse("mini").unwrap()),
+            level: crate::BootLevel::Instant,
+            identity: Identity::New,
+            vcpus: 1,
+            memory: flames_vmm::MiB(256),
+            disk: flames_vmm::MiB(256),
+            env: Some(env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()),
+            access_token: AccessToken::new("access"),
+            default_user: Some(user.into()),
+            default_workdir: None,
+            boot_deadline: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn a_guest_that_knows_everything_is_told_nothing() {
+        let asked = machine(&[("A", "1")], "user");
+        assert!(news(&asked, &asked, Clock::Ran).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_guest_is_told_what_differs_and_nothing_else() {
+        let (before, now) = (machine(&[], "user"), machine(&[("A", "1")], "user"));
+        let told = news(&before, &now, Clock::Ran).unwrap().unwrap();
+        assert_eq!((told.env_vars, told.default_user), (now.env, None));
+        assert_eq!((told.hostname, told.access_token, told.entropy), (None, None, None));
+        let told = news(&before, &machine(&[], "root"), Clock::Ran).unwrap().unwrap();
+        assert_eq!((told.env_vars, told.default_user.as_deref()), (None, Some("root")));
+    }
+
+    #[test]
+    fn a_guest_that_stood_still_gets_time_and_entropy_even_if_it_knows_the_rest() {
+        let asked = machine(&[], "user");
+        let told = news(&asked, &asked, Clock::StoodStill).unwrap().unwrap();
+        assert!(told.entropy.is_some() && told.time_unix_nanos > 0);
+        assert_eq!((told.env_vars, told.hostname), (None, None));
     }
 
     #[test]

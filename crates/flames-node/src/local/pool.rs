@@ -10,13 +10,13 @@ mod member;
 use super::Inner;
 use super::create::Handed;
 use crate::error::CreateError;
-use crate::{BootPath, CreateVm, StartFrom};
+use crate::{BootPath, CreateVm, CreatedVm, Newcomers, StartFrom, TakeReady, TemplateName};
 use flames_pool::{
-    ArrivalRate, Candidate, Cursor, Failures, Load, MemberState, Millis, Phase, Plan, PoolConfig, PoolStatus,
-    PoolView, Reason, Scale, Tally, choose,
+    ArrivalRate, Candidate, Choice, Cursor, Failures, Load, MemberState, Millis, Phase, Plan, PoolConfig,
+    PoolStatus, PoolView, Reason, Scale, Tally, choose,
 };
 use flames_vmm::{Error, ErrorKind, MiB, Result};
-use member::Member;
+use member::{Member, Whom};
 pub(super) use member::{machine_id, placeholder};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,6 +53,8 @@ pub(super) struct Size {
 struct State {
     config: PoolConfig,
     size: Size,
+    /// Names the members.
+    newcomers: Arc<dyn Newcomers>,
     members: BTreeMap<String, Member>,
     made: u64,
     /// The name of the template's present snapshot; empty while the template cannot be found.
@@ -96,9 +98,13 @@ impl Pools {
 
     fn fitting(&self, request: &CreateVm) -> Option<Arc<Pool>> {
         let StartFrom::Template(template) = &request.from else { return None };
+        self.of(template, Size::of(request))
+    }
+
+    fn of(&self, template: &TemplateName, size: Size) -> Option<Arc<Pool>> {
         let pool = self.lock().get(template.as_str()).cloned()?;
-        let size = pool.state().size;
-        (size == Size::of(request)).then_some(pool)
+        let has = pool.state().size;
+        (has == size).then_some(pool)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Pool>>> {
@@ -113,33 +119,47 @@ impl Size {
 }
 
 impl Inner {
-    /// Hands a member out; `None` if none is left.
+    /// Hands a member out under another name than its own; `None` if none is left.
     pub(super) async fn take_warm(
-        self: &Arc<Self>,
+        &self,
         request: &CreateVm,
         cancel: &CancellationToken,
     ) -> Result<Option<Handed>, CreateError> {
         let Some(pool) = self.pools.fitting(request) else { return Ok(None) };
-        let asked = Instant::now();
         let Some(member) = pool.take() else {
             pool.state().tally.missed();
             return Ok(None);
         };
-        let age = pool.now().since(member.view.started_at);
-        let given = Box::pin(member.give_to(request.clone(), cancel)).await;
-        match &given {
-            Ok(_) => pool.state().tally.hit(asked.elapsed(), age),
-            Err(_) => pool.state().tally.retired(Reason::Unhealthy),
+        let whom = Whom::Other(Box::new(request.clone()));
+        pool.give(member, whom, cancel).await.map(Some)
+    }
+
+    /// See [`crate::Node::take_ready`].
+    pub(super) async fn take_ready(&self, request: &TakeReady) -> Option<CreatedVm> {
+        let size = Size { vcpus: request.vcpus, memory: request.memory, disk: request.disk };
+        let pool = self.pools.of(&request.template, size)?;
+        let asked = Instant::now();
+        let member = pool.take()?;
+        pool.state().rate.arrived(pool.now());
+        match pool.give(member, Whom::Itself(request.clone()), &CancellationToken::new()).await {
+            Ok(handed) => {
+                let why = "a warm VM was ready".to_owned();
+                Some(self.done(asked, handed, Choice { path: BootPath::Warm, why }))
+            }
+            Err(error) => {
+                tracing::warn!(template = %request.template, %error, cause = %error.cause(), "a warm VM failed");
+                None
+            }
         }
-        if pool.is_low() {
-            pool.changed.notify_one();
-        }
-        given.map(Some)
     }
 
     /// See [`crate::Node::set_pool`].
-    pub(super) async fn set_pool(self: &Arc<Self>, config: PoolConfig) -> Result<()> {
-        let name = crate::TemplateName::parse(config.template.clone())?;
+    pub(super) async fn set_pool(
+        self: &Arc<Self>,
+        config: PoolConfig,
+        newcomers: Arc<dyn Newcomers>,
+    ) -> Result<()> {
+        let name = TemplateName::parse(config.template.clone())?;
         if let Err(mistakes) = config.validate() {
             let list: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
             return Err(Error::new(ErrorKind::InvalidInput, "pool", config.template).detail(list.join("; ")));
@@ -152,10 +172,10 @@ impl Inner {
         let size = self.pool_size(&config);
         let mut pools = self.pools.lock();
         if let Some(pool) = pools.get(&config.template) {
-            pool.reconfigure(config, size);
+            pool.reconfigure(config, size, newcomers);
             return Ok(());
         }
-        let pool = Arc::new(Pool::new(config.clone(), size));
+        let pool = Arc::new(Pool::new(config.clone(), size, newcomers));
         pools.insert(config.template, Arc::clone(&pool));
         drop(pools);
         keeper::keep(Arc::clone(self), pool);
@@ -172,7 +192,7 @@ impl Inner {
     }
 
     /// See [`crate::Node::remove_pool`].
-    pub(super) async fn remove_pool(&self, template: &crate::TemplateName) -> Result<()> {
+    pub(super) async fn remove_pool(&self, template: &TemplateName) -> Result<()> {
         let pool = self.pools.lock().remove(template.as_str());
         let pool = pool.ok_or_else(|| Error::new(ErrorKind::NotFound, "pool", template.as_str()))?;
         pool.drain().await;
@@ -207,11 +227,12 @@ impl Inner {
 }
 
 impl Pool {
-    fn new(config: PoolConfig, size: Size) -> Self {
+    fn new(config: PoolConfig, size: Size, newcomers: Arc<dyn Newcomers>) -> Self {
         let now = Millis(0);
         let scale = Scale::at_base(&config, now);
         let state = State {
             size,
+            newcomers,
             members: BTreeMap::new(),
             made: 0,
             build: String::new(),
@@ -234,12 +255,13 @@ impl Pool {
     }
 
     /// Members of another size than the new one count as outdated, and are replaced.
-    fn reconfigure(&self, config: PoolConfig, size: Size) {
+    fn reconfigure(&self, config: PoolConfig, size: Size, newcomers: Arc<dyn Newcomers>) {
         let now = self.now();
         let mut state = self.state();
         state.scale = Scale::at_base(&config, now);
         state.rate = ArrivalRate::of(&config);
         state.config = config;
+        state.newcomers = newcomers;
         if state.size != size {
             state.size = size;
             state.build = String::new();
@@ -263,6 +285,26 @@ impl Pool {
         let mut member = state.members.remove(&id)?;
         member.view.state = MemberState::Allocating;
         Some(member)
+    }
+
+    /// Hands out a member that was taken.
+    async fn give(
+        &self,
+        member: Member,
+        whom: Whom,
+        cancel: &CancellationToken,
+    ) -> Result<Handed, CreateError> {
+        let asked = Instant::now();
+        let age = self.now().since(member.view.started_at);
+        let given = Box::pin(member.give_to(whom, cancel)).await;
+        match &given {
+            Ok(_) => self.state().tally.hit(asked.elapsed(), age),
+            Err(_) => self.state().tally.retired(Reason::Unhealthy),
+        }
+        if self.is_low() {
+            self.changed.notify_one();
+        }
+        given
     }
 
     fn ready(&self) -> u32 {

@@ -133,7 +133,7 @@ impl Inner {
         }
     }
 
-    fn done(&self, asked: Instant, handed: Handed, choice: Choice) -> CreatedVm {
+    pub(super) fn done(&self, asked: Instant, handed: Handed, choice: Choice) -> CreatedVm {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.record(choice.path, asked.elapsed());
         drop(history);

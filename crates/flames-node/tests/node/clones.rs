@@ -71,7 +71,7 @@ fn base() -> StartFrom {
 
 /// How far the guest's clock is from the host's, as far as anybody can tell from outside: the time it gives must lie
 /// between asking and hearing.
-async fn skew_ms(guest: &GuestClient) -> f64 {
+pub(crate) async fn skew_ms(guest: &GuestClient) -> f64 {
     let before = unix_nanos();
     let told: i128 = {
         let text = output(guest, "date +%s.%N").await;

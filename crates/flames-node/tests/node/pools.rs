@@ -1,12 +1,15 @@
 //! Warm pools of real microVMs: they fill, hand out, replace what is unfit, and drain to nothing.
 
+use crate::clones::skew_ms;
 use crate::harness::{Home, request};
 use flames_node::{
-    AccessToken, BootLevel, BootPath, CreateVm, ErrorKind, FailurePoint, MiB, NetworkMode, Node, PoolConfig,
-    PoolStatus, ProcessEvent, StartProcess, TemplateName,
+    AccessToken, BootLevel, BootPath, CreateVm, ErrorKind, FailurePoint, MiB, NetworkMode, Newcomer,
+    Newcomers, Node, PoolConfig, PoolStatus, ProcessEvent, StartProcess, TakeReady, TemplateName, VmId,
 };
 use flames_pool::{Autoscale, Strategy, Tier, Tiers};
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 fn home() -> Option<Home> {
@@ -27,6 +30,84 @@ fn pool(tiers: Tiers) -> PoolConfig {
         autoscale: Autoscale::default(),
         ..PoolConfig::default()
     }
+}
+
+/// Members that call themselves `ahead-0`, `ahead-1` and so on.
+fn newcomers() -> Arc<dyn Newcomers> {
+    Arc::new(Numbered::default())
+}
+
+#[derive(Debug, Default)]
+struct Numbered(AtomicU32);
+
+impl Newcomers for Numbered {
+    fn next(&self, _template: &TemplateName) -> flames_node::Result<Newcomer> {
+        let name = format!("ahead-{}", self.0.fetch_add(1, Ordering::Relaxed));
+        Ok(Newcomer {
+            run: VmId::parse(&name)?,
+            access_token: AccessToken::new(format!("token-of-{name}")),
+            env: [("SANDBOX".to_owned(), name.clone())].into(),
+            default_user: "root".into(),
+            hostname: name,
+        })
+    }
+}
+
+fn take(env: &[(&str, &str)]) -> TakeReady {
+    TakeReady {
+        template: TemplateName::parse("mini").unwrap(),
+        vcpus: 1,
+        memory: MiB(256),
+        disk: MiB(256),
+        env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        default_user: None,
+        default_workdir: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vm_members_of_every_tier_are_handed_out_as_who_they_are() {
+    let Some(home) = home() else { return };
+    let tiers = Tiers { running: 1, paused: 1, prepared: 1 };
+    // Its `date` tells nanoseconds.
+    let of_base = PoolConfig { template: "base".into(), maximum: 3, ..pool(tiers) };
+    home.node.set_pool(of_base, newcomers()).await.unwrap();
+    until(&home, |status| status.ready == 3).await;
+    let mut seen = HashSet::new();
+    for tier in ["running", "paused", "prepared"] {
+        let template = TemplateName::parse("base").unwrap();
+        let created = home.node.take_ready(TakeReady { template, ..take(&[]) }).await.unwrap();
+        eprintln!("{tier} {:?}", created.timings);
+        assert_eq!(created.path, BootPath::Warm);
+        assert_eq!(created.timings.agent_init_ms == 0.0, tier == "running", "{tier}: {:?}", created.timings);
+        let text = says(
+            &home,
+            &created.run,
+            "hostname; echo $SANDBOX; cat /etc/machine-id; head -c 16 /dev/urandom | od -An -tx1",
+        )
+        .await;
+        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        assert_eq!((lines[0].as_str(), lines[1].as_str()), (created.run.as_str(), created.run.as_str()));
+        assert!(seen.insert(lines[2].clone()) && seen.insert(lines[3].clone()), "{text}");
+        let skew = skew_ms(&home.node.guest(&created.run).await.unwrap()).await;
+        assert!(skew <= 50.0, "{tier}: the clock is {skew} ms off");
+    }
+    home.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vm_a_member_is_told_what_its_create_adds() {
+    let Some(home) = home() else { return };
+    home.node.set_pool(pool(Tiers { running: 1, ..Tiers::default() }), newcomers()).await.unwrap();
+    until(&home, |status| status.ready == 1).await;
+    let wish = TakeReady { default_workdir: Some("/tmp".into()), ..take(&[("GREETING", "hello")]) };
+    let created = home.node.take_ready(wish).await.unwrap();
+    assert!(created.timings.agent_init_ms > 0.0);
+    let text = says(&home, &created.run, "echo $GREETING $SANDBOX; pwd").await;
+    assert_eq!(text, format!("hello {}\n/tmp\n", created.run));
+    // Another size than the pool's is not to be had.
+    assert!(home.node.take_ready(TakeReady { memory: MiB(128), ..take(&[]) }).await.is_none());
+    home.close().await;
 }
 
 /// Waits until the pool looks as `wanted` says.
@@ -64,16 +145,19 @@ async fn says(home: &Home, run: &flames_node::VmId, command: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn vm_members_of_every_tier_become_the_sandbox_that_was_asked_for() {
     let Some(home) = home() else { return };
-    home.node.set_pool(pool(Tiers { running: 1, paused: 1, prepared: 1 })).await.unwrap();
+    home.node.set_pool(pool(Tiers { running: 1, paused: 1, prepared: 1 }), newcomers()).await.unwrap();
     until(&home, |status| status.ready == 3).await;
     let mut seen = HashSet::new();
     // The readiest tier first; each hand-out is refilled meanwhile, so the pool is held at nothing.
     home.node
-        .set_pool(PoolConfig {
-            maximum: 3,
-            refill_concurrency: 1,
-            ..pool(Tiers { running: 1, paused: 1, prepared: 1 })
-        })
+        .set_pool(
+            PoolConfig {
+                maximum: 3,
+                refill_concurrency: 1,
+                ..pool(Tiers { running: 1, paused: 1, prepared: 1 })
+            },
+            newcomers(),
+        )
         .await
         .unwrap();
     for (number, name) in ["one", "two", "three"].iter().enumerate() {
@@ -101,7 +185,7 @@ async fn vm_members_of_every_tier_become_the_sandbox_that_was_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn vm_members_that_died_or_are_of_an_outdated_build_are_replaced() {
     let Some(home) = home() else { return };
-    home.node.set_pool(pool(Tiers { running: 2, ..Tiers::default() })).await.unwrap();
+    home.node.set_pool(pool(Tiers { running: 2, ..Tiers::default() }), newcomers()).await.unwrap();
     let full = until(&home, |status| status.ready == 2).await;
     assert_eq!(full.by_tier.get(&Tier::Running), Some(&2));
     // A member dies.
@@ -115,7 +199,7 @@ async fn vm_members_that_died_or_are_of_an_outdated_build_are_replaced() {
     assert!(!member.exists(), "what was dead is gone");
     // Another size is another build: all are replaced.
     let bigger = PoolConfig { memory_mib: Some(128), ..pool(Tiers { running: 2, ..Tiers::default() }) };
-    home.node.set_pool(bigger).await.unwrap();
+    home.node.set_pool(bigger, newcomers()).await.unwrap();
     until(&home, |status| status.refills == 5 && status.ready == 2).await;
     let asked = CreateVm { memory: MiB(128), ..request("run-1") };
     assert_eq!(home.node.create(asked).await.unwrap().path, BootPath::Warm);
@@ -125,7 +209,7 @@ async fn vm_members_that_died_or_are_of_an_outdated_build_are_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn vm_pool_is_emptied_when_it_is_removed_and_what_was_handed_out_stays() {
     let Some(home) = home() else { return };
-    home.node.set_pool(pool(Tiers { running: 2, paused: 1, prepared: 1 })).await.unwrap();
+    home.node.set_pool(pool(Tiers { running: 2, paused: 1, prepared: 1 }), newcomers()).await.unwrap();
     until(&home, |status| status.ready == 4).await;
     let run = home.node.create(request("run-1")).await.unwrap().run;
     let name = TemplateName::parse("mini").unwrap();
@@ -141,7 +225,7 @@ async fn vm_pool_is_emptied_when_it_is_removed_and_what_was_handed_out_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn vm_levels_that_may_not_use_a_warm_vm_do_not() {
     let Some(home) = home() else { return };
-    home.node.set_pool(pool(Tiers { running: 1, ..Tiers::default() })).await.unwrap();
+    home.node.set_pool(pool(Tiers { running: 1, ..Tiers::default() }), newcomers()).await.unwrap();
     until(&home, |status| status.ready == 1).await;
     for (number, level) in
         [BootLevel::Standard, BootLevel::Fast, BootLevel::UltraFast].into_iter().enumerate()
@@ -165,11 +249,11 @@ async fn a_pool_with_mistakes_is_refused_with_all_of_them() {
         strategy: Strategy::RoundRobin,
         ..pool(Tiers::default())
     };
-    let error = home.node.set_pool(wrong).await.unwrap_err();
+    let error = home.node.set_pool(wrong, newcomers()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     let told = error.to_string();
     assert!(told.contains("minimum") && told.contains("refill_concurrency"), "{told}");
     let unknown = PoolConfig { template: "nope".into(), ..pool(Tiers::default()) };
-    assert_eq!(home.node.set_pool(unknown).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(home.node.set_pool(unknown, newcomers()).await.unwrap_err().kind(), ErrorKind::NotFound);
     home.close().await;
 }

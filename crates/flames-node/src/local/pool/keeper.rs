@@ -124,15 +124,16 @@ impl Pool {
         machine: &VmId,
         tier: Tier,
     ) -> Result<(Machine, String), CreateError> {
-        let (template, size) = {
+        let (template, size, newcomers) = {
             let state = self.state();
-            (state.config.template.clone(), state.size)
+            (state.config.template.clone(), state.size, Arc::clone(&state.newcomers))
         };
         let failed = |error| CreateStep::Template.failed(error);
         let template = TemplateName::parse(template).map_err(failed)?;
         let snapshot: Arc<Snapshot> = node.ensure_template_snapshot(&template, size, &self.stop).await?;
         let build = snapshot.id().to_string();
-        let made = Box::pin(Machine::make(node, machine, tier, snapshot, &self.stop)).await?;
+        let made =
+            Box::pin(Machine::make(node, machine, tier, snapshot, newcomers.as_ref(), &self.stop)).await?;
         Ok((made, build))
     }
 

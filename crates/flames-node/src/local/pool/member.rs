@@ -4,10 +4,14 @@ use super::Size;
 use crate::error::{CreateError, CreateStep};
 use crate::local::Inner;
 use crate::local::create::{Creation, Handed};
+use crate::local::give::Clock;
+use crate::local::handshake::tell_time;
 use crate::local::record::is_alive;
 use crate::local::source::Source;
 use crate::snapshot::Snapshot;
-use crate::{BootLevel, CreateVm, Identity, StartFrom, TemplateName};
+use crate::{
+    AccessToken, BootLevel, CreateVm, Identity, Newcomer, Newcomers, StartFrom, TakeReady, TemplateName,
+};
 use flames_pool::{Health, MemberState, MemberView, Millis, Tier};
 use flames_vmm::{Result, VmId};
 use std::sync::Arc;
@@ -52,12 +56,8 @@ impl Member {
         Self { view, machine: None }
     }
 
-    /// Makes it `request`'s.
-    pub(super) async fn give_to(
-        self,
-        request: CreateVm,
-        cancel: &CancellationToken,
-    ) -> Result<Handed, CreateError> {
+    /// Makes it somebody's.
+    pub(super) async fn give_to(self, whom: Whom, cancel: &CancellationToken) -> Result<Handed, CreateError> {
         let Some(Machine { creation, tier }) = self.machine else {
             let error = flames_vmm::Error::new(flames_vmm::ErrorKind::Internal, "pool member", self.view.id);
             return Err(CreateStep::Admit.failed(error.detail("is ready and has no machine")));
@@ -68,8 +68,21 @@ impl Member {
             creation.give_up().await;
             return Err(CreateStep::Boot.failed(error));
         }
-        creation.give_to(request, cancel).await
+        let clock = if tier == Tier::Paused { Clock::StoodStill } else { Clock::Ran };
+        match whom {
+            Whom::Other(request) => creation.give_to(*request, cancel).await,
+            Whom::Itself(request) => creation.give_as_it_is(&request, clock, cancel).await,
+        }
     }
+}
+
+/// Whose a member becomes.
+#[derive(Debug)]
+pub(super) enum Whom {
+    /// Somebody's that has a name already: the guest is told everything anew.
+    Other(Box<CreateVm>),
+    /// The one's that it is.
+    Itself(TakeReady),
 }
 
 impl Machine {
@@ -79,12 +92,14 @@ impl Machine {
         id: &VmId,
         tier: Tier,
         snapshot: Arc<Snapshot>,
+        newcomers: &dyn Newcomers,
         cancel: &CancellationToken,
     ) -> Result<Self, CreateError> {
         let failed = |error| CreateStep::Admit.failed(error);
         let guest = &snapshot.manifest.guest;
         let size = Size { vcpus: guest.vcpus, memory: guest.memory, disk: guest.disk };
-        let request = placeholder(id, guest.template.clone(), size).map_err(failed)?;
+        let newcomer = newcomers.next(&guest.template).map_err(failed)?;
+        let request = named(newcomer, placeholder(id, guest.template.clone(), size).map_err(failed)?);
         let source = Source::Snapshot(snapshot);
         let mut creation = Creation::new(Arc::clone(node), request, source, id.clone()).map_err(failed)?;
         let last = match tier {
@@ -113,7 +128,7 @@ impl Machine {
     /// What to ask whether it is well.
     pub(super) fn probe(&self) -> Probe {
         match (self.tier, self.creation.guest()) {
-            (Tier::Running, Some(guest)) => Probe::Agent(Box::new(guest.clone())),
+            (Tier::Running, Some(guest)) => Probe::Agent(Box::new(guest.clone()), self.creation.control()),
             _ => Probe::Process(self.creation.dir().cloned()),
         }
     }
@@ -126,15 +141,17 @@ impl Machine {
 /// How a member is asked whether it is well.
 #[derive(Debug)]
 pub(super) enum Probe {
-    Agent(Box<crate::GuestClient>),
+    /// By telling it the time, with the node's own token: a clock that is emulated does not run as the host's does.
+    Agent(Box<crate::GuestClient>, AccessToken),
     Process(Option<crate::paths::RunDir>),
 }
 
 impl Probe {
     pub(super) async fn ask(self) -> Health {
         let well = match self {
-            Self::Agent(guest) => {
-                matches!(tokio::time::timeout(HEALTH_DEADLINE, guest.health()).await, Ok(Ok(())))
+            Self::Agent(guest, control) => {
+                let told = tell_time(&guest, &control);
+                matches!(tokio::time::timeout(HEALTH_DEADLINE, told).await, Ok(Ok(())))
             }
             Self::Process(dir) => dir.is_some_and(|dir| is_alive(&dir)),
         };
@@ -142,7 +159,19 @@ impl Probe {
     }
 }
 
-/// The create that a template's snapshot or a pool's member is made by; whoever gets a member replaces all of it.
+/// The same create, for somebody.
+fn named(newcomer: Newcomer, anonymous: CreateVm) -> CreateVm {
+    CreateVm {
+        run: newcomer.run,
+        hostname: newcomer.hostname,
+        access_token: newcomer.access_token,
+        env: Some(newcomer.env),
+        default_user: Some(newcomer.default_user),
+        ..anonymous
+    }
+}
+
+/// The create that a template's snapshot is made by: nobody's.
 pub(in crate::local) fn placeholder(machine: &VmId, template: TemplateName, size: Size) -> Result<CreateVm> {
     Ok(CreateVm {
         run: machine.clone(),
