@@ -18,7 +18,7 @@ mod ways;
 pub use limits::{FailurePoint, Limits};
 
 use crate::disk::{Disks, blocking};
-use crate::net::{Dialer, NetworkMode, Networks, SlotNames, SlotPool};
+use crate::net::{Dialer, NetworkMode, Networks, SlotNames, SlotPool, UplinkConfig};
 use crate::paths::{Assets, DataDir, RunDir};
 use crate::snapshot::{HostFacts, Snapshots};
 use crate::template::TemplateStore;
@@ -59,6 +59,8 @@ pub struct NodeConfig {
     pub assets_dir: PathBuf,
     /// Which kind of network runs get.
     pub network: NetworkMode,
+    /// The way out for runs whose policy allows something.
+    pub uplink: UplinkConfig,
     /// Network slots to keep ready.
     pub ready_slots: usize,
     /// Bytes of the data directory's file system that a create must leave free.
@@ -91,6 +93,7 @@ impl NodeConfig {
             shared_dir: None,
             assets_dir: assets_dir.into(),
             network: NetworkMode::detect(),
+            uplink: UplinkConfig::default(),
             ready_slots: 4,
             disk_reserve_bytes: 1 << 30,
             console_limit_bytes: 1 << 20,
@@ -194,7 +197,8 @@ impl LocalNode {
     ///
     /// # Errors
     /// `InvalidInput` or `PermissionDenied` for the data directory; `Unsupported` when the driver has no
-    /// network for a node without root.
+    /// network for a node without root; `InvalidInput` or `Conflict` for a range of addresses that will not do
+    /// or that the host knows already.
     pub fn open(config: NodeConfig, driver: Arc<dyn VmmDriver>) -> Result<Self> {
         let data = DataDir::open(&config.data_dir)?;
         data.run(&VmId::parse("0".repeat(LONGEST_RUN_ID))?)?; // too deep for sockets: say so now
@@ -240,7 +244,8 @@ fn networks(config: &NodeConfig, data: &DataDir, driver: &dyn VmmDriver) -> Resu
         }
         NetworkMode::User => Ok(Networks::User),
         NetworkMode::Namespaces => {
-            let pool = SlotPool::new(SlotNames::of(data.root()), config.ready_slots);
+            let names = SlotNames::with_uplink(data.root(), &config.uplink)?;
+            let pool = SlotPool::new(names, config.ready_slots);
             pool.fill();
             Ok(Networks::Namespaces(pool))
         }

@@ -8,13 +8,18 @@
 mod dial;
 mod firewall;
 mod link;
+mod nft;
 mod pool;
+mod range;
 mod slot;
+mod uplink;
 mod user;
+mod veth;
 
 pub(crate) use dial::Dialer;
 pub(crate) use pool::SlotPool;
 pub(crate) use slot::{Slot, SlotNames, SlotProbe};
+pub use uplink::UplinkConfig;
 pub(crate) use user::PortLease;
 
 use crate::guest::AGENT_PORT;

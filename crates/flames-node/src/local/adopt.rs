@@ -130,6 +130,7 @@ impl Inner {
                     Err(error) => resisted = Err(error),
                 }
             }
+            resisted = resisted.and(pool.names().tidy_uplink().await);
         }
         resisted.map(|()| Reaped { removed })
     }

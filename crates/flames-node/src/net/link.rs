@@ -36,7 +36,8 @@ pub(super) fn configure() -> Result<()> {
     runtime.map_err(|error| link_error("open netlink", error))?.block_on(set_up_links())
 }
 
-fn set_switch(switch: &str, value: &str) -> Result<()> {
+/// Sets a kernel switch of the namespace that the calling thread is in.
+pub(super) fn set_switch(switch: &str, value: &str) -> Result<()> {
     let path = Path::new("/proc/sys").join(switch);
     match std::fs::write(&path, value) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

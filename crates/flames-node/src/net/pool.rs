@@ -64,14 +64,14 @@ impl SlotPool {
     }
 
     /// Takes the ready slots apart, makes no more, and waits for the one that is being made: a process that
-    /// ended now would leave it behind.
+    /// ended now would leave it behind. The uplink's firewall goes with the last pair of links.
     pub(crate) async fn close(&self) -> Result<()> {
         let drained = self.drain();
         let filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Err(error)) = OptionFuture::from(filling).await {
             tracing::warn!(%error, "the pool's filler broke");
         }
-        drained
+        drained.and(self.names.tidy_uplink().await)
     }
 
     /// Takes the ready slots apart and makes no more.

@@ -3,6 +3,7 @@
 //! It is set up on a thread of its own, which leaves the host's namespace and ends with the work, and gets
 //! its name last: a daemon that dies half way leaves nothing that has to be found.
 
+use super::uplink::{Uplink, UplinkConfig, UplinkProbe};
 use super::{firewall, link};
 use flames_vmm::{Error, ErrorKind, Result};
 use nix::mount::{MntFlags, MsFlags};
@@ -11,8 +12,10 @@ use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
@@ -23,6 +26,7 @@ const NETNS_DIR: &str = "/run/netns";
 #[derive(Clone, Debug)]
 pub(crate) struct SlotNames {
     prefix: String,
+    uplink: Option<Uplink>,
     owned: Arc<Owned>,
 }
 
@@ -45,21 +49,32 @@ pub(crate) struct Slot {
     name: String,
     path: PathBuf,
     namespace: Arc<File>,
+    uplink: Option<Uplink>,
+    /// Whether there may be a pair of links to the uplink.
+    linked: Arc<AtomicBool>,
     owned: Arc<Owned>,
 }
 
 impl SlotNames {
-    /// Names of the node that owns a data directory.
+    /// Names of the node that owns a data directory, for slots that nothing ever leads out of.
     pub(crate) fn of(data_dir: &Path) -> Self {
-        let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
-        Self { prefix: format!("fl-{}-", hex::encode(&digest[..4])), owned: Arc::default() }
+        Self { prefix: format!("fl-{}-", node_of(data_dir)), uplink: None, owned: Arc::default() }
+    }
+
+    /// The same, for slots that a policy may open.
+    ///
+    /// # Errors
+    /// Those of the uplink: a namespace that is not there, a range that will not do.
+    pub(crate) fn with_uplink(data_dir: &Path, uplink: &UplinkConfig) -> Result<Self> {
+        let uplink = Uplink::open(uplink, &node_of(data_dir))?;
+        Ok(Self { uplink: Some(uplink), ..Self::of(data_dir) })
     }
 
     /// Makes a slot.
     pub(crate) async fn create(&self) -> Result<Slot> {
         let name = format!("{}{}", self.prefix, hex::encode(crate::secret::random_bytes::<4>()?));
-        let owned = Arc::clone(&self.owned);
-        on_own_thread(move || make(name, owned)).await
+        let (uplink, owned) = (self.uplink.clone(), Arc::clone(&self.owned));
+        on_own_thread(move || make(name, uplink, owned)).await
     }
 
     /// Takes up a slot that exists.
@@ -71,6 +86,8 @@ impl SlotNames {
             name: name.to_owned(),
             path,
             namespace: Arc::new(namespace),
+            uplink: self.uplink.clone(),
+            linked: Arc::new(AtomicBool::new(true)), // who made it may have opened it
             owned: Arc::clone(&self.owned),
         })
     }
@@ -91,7 +108,7 @@ impl SlotNames {
     /// The same names as a new process sees them: nobody answers for any.
     #[cfg(test)]
     pub(crate) fn forgotten(&self) -> Self {
-        Self { prefix: self.prefix.clone(), owned: Arc::default() }
+        Self { owned: Arc::default(), ..self.clone() }
     }
 
     /// The names of this node's that exist on the host.
@@ -107,10 +124,32 @@ impl SlotNames {
 
     /// Removes a slot by its name, whatever state it is in. Idempotent.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        self.uplink.as_ref().map_or(Ok(()), |uplink| uplink.disconnect(name))?;
         unmount(&path_of(name))?;
         self.owned.lock().remove(name);
         Ok(())
     }
+
+    /// What the uplink's namespace has of this node; `None` for a node without uplink.
+    pub(crate) async fn probe_uplink(&self) -> Result<Option<UplinkProbe>> {
+        match &self.uplink {
+            Some(uplink) => uplink.probe().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Keeps the uplink's firewall in line with the pairs that there are.
+    pub(crate) async fn tidy_uplink(&self) -> Result<()> {
+        match &self.uplink {
+            Some(uplink) => uplink.tidy().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Eight digits that tell a node from others on the same host.
+fn node_of(data_dir: &Path) -> String {
+    hex::encode(&Sha256::digest(data_dir.as_os_str().as_encoded_bytes())[..4])
 }
 
 impl Slot {
@@ -128,8 +167,27 @@ impl Slot {
         Arc::clone(&self.namespace)
     }
 
-    /// Takes the name away; the kernel takes the rest with the last socket and process. Idempotent.
+    /// Connects the slot to the uplink and tells the address it has there. Once in a slot's life.
+    ///
+    /// # Errors
+    /// `Unsupported` on a node without uplink; those of [`Uplink::connect`].
+    pub(super) async fn connect(&self) -> Result<Ipv4Addr> {
+        let Some(uplink) = &self.uplink else {
+            return Err(
+                Error::new(ErrorKind::Unsupported, "uplink", self.name.as_str()).detail("this node has none")
+            );
+        };
+        self.linked.store(true, Ordering::Release); // before it is: whatever is left half way must be looked for
+        uplink.connect(self).await
+    }
+
+    /// Takes the name away, and the pair of links; the kernel takes the rest with the last socket and process.
+    /// Idempotent.
     pub(crate) fn remove(&self) -> Result<()> {
+        if let (true, Some(uplink)) = (self.linked.load(Ordering::Acquire), &self.uplink) {
+            uplink.disconnect(&self.name)?;
+            self.linked.store(false, Ordering::Release);
+        }
         unmount(&self.path)?;
         self.owned.lock().remove(&self.name);
         Ok(())
@@ -143,7 +201,7 @@ impl Owned {
 }
 
 /// Something that a thread made and that must be unmade when nobody takes it.
-trait Unwanted {
+pub(super) trait Unwanted {
     fn discard(self);
 }
 
@@ -159,8 +217,12 @@ impl Unwanted for SlotProbe {
     fn discard(self) {}
 }
 
+impl Unwanted for () {
+    fn discard(self) {}
+}
+
 /// Runs work that changes the namespace of its thread, on a thread that ends with it.
-async fn on_own_thread<T: Unwanted + Send + 'static>(
+pub(super) async fn on_own_thread<T: Unwanted + Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (report, outcome) = oneshot::channel();
@@ -183,7 +245,7 @@ pub(super) fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Makes a slot; the calling thread is spent afterwards.
-fn make(name: String, owned: Arc<Owned>) -> Result<Slot> {
+fn make(name: String, uplink: Option<Uplink>, owned: Arc<Owned>) -> Result<Slot> {
     let path = path_of(&name);
     nix::sched::unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|error| slot_error(&path, "unshare", error.into()))?;
@@ -196,7 +258,7 @@ fn make(name: String, owned: Arc<Owned>) -> Result<Slot> {
         owned.lock().remove(&name);
         return Err(error);
     }
-    Ok(Slot { name, path, namespace: Arc::new(namespace), owned })
+    Ok(Slot { name, path, namespace: Arc::new(namespace), uplink, linked: Arc::default(), owned })
 }
 
 /// Looks into a namespace; the calling thread is spent afterwards.
