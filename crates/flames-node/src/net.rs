@@ -5,6 +5,7 @@
 //! replies to the host's own connections come back (hazard I2). Connections to the guest are opened from
 //! within the namespace.
 
+mod conntrack;
 mod dial;
 mod firewall;
 mod link;

@@ -32,8 +32,26 @@ pub(crate) struct Dialer {
 #[derive(Debug)]
 struct Job {
     namespace: Arc<File>,
+    kind: Kind,
     reply: oneshot::Sender<io::Result<OwnedFd>>,
 }
+
+/// What a socket inside a namespace is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// TCP to the guest, or from it.
+    Stream,
+    /// UDP from the guest.
+    Datagram,
+    /// TCP out of the namespace, on behalf of the guest.
+    OutwardStream,
+    /// UDP out of the namespace, on behalf of the guest.
+    OutwardDatagram,
+}
+
+/// What this program's packets out of a namespace carry. A VMM is in its guest's namespace, and has no right to
+/// mark its packets: rules that let only marked ones out keep it in.
+pub(super) const OUTWARD_MARK: u32 = 0x666c;
 
 impl Dialer {
     /// Starts the thread; it ends with the last clone of the dialer.
@@ -76,28 +94,41 @@ impl Dialer {
     }
 
     async fn socket_inside(&self, namespace: Arc<File>) -> io::Result<TcpSocket> {
+        let socket = self.socket(namespace, Kind::Stream).await?;
+        Ok(TcpSocket::from_std_stream(std::net::TcpStream::from(socket)))
+    }
+
+    /// A socket in a namespace.
+    pub(super) async fn socket(&self, namespace: Arc<File>, kind: Kind) -> io::Result<OwnedFd> {
         let (reply, socket) = oneshot::channel();
         let gone = || io::Error::other("the thread that makes sockets is gone");
-        self.jobs.send(Job { namespace, reply }).map_err(|_| gone())?;
-        let socket = socket.await.map_err(|_| gone())??;
-        Ok(TcpSocket::from_std_stream(std::net::TcpStream::from(socket)))
+        self.jobs.send(Job { namespace, kind, reply }).map_err(|_| gone())?;
+        socket.await.map_err(|_| gone())?
     }
 }
 
 fn serve(host: &File, mut queue: mpsc::UnboundedReceiver<Job>) {
-    while let Some(Job { namespace, reply }) = queue.blocking_recv() {
-        let socket = socket_in(&namespace);
+    while let Some(Job { namespace, kind, reply }) = queue.blocking_recv() {
+        let socket = socket_in(&namespace, kind);
         // Back home, or the thread would keep the namespace alive until its next job.
         let home = enter(host.as_fd());
         let _ = reply.send(home.and(socket)); // a caller that went away closes the socket by this
     }
 }
 
-fn socket_in(namespace: &File) -> io::Result<OwnedFd> {
+fn socket_in(namespace: &File, kind: Kind) -> io::Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     enter(namespace.as_fd())?;
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    Ok(socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?)
+    let how = match kind {
+        Kind::Stream | Kind::OutwardStream => SocketType::STREAM,
+        Kind::Datagram | Kind::OutwardDatagram => SocketType::DGRAM,
+    };
+    let socket = socket_with(AddressFamily::INET, how, flags, None)?;
+    if matches!(kind, Kind::OutwardStream | Kind::OutwardDatagram) {
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::Mark, &OUTWARD_MARK)?;
+    }
+    Ok(socket)
 }
 
 /// A connection that breaks when its run ends. A socket keeps its namespace alive: one that nobody closes
