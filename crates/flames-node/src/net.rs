@@ -5,7 +5,6 @@
 //! replies to the host's own connections come back (hazard I2). Connections to the guest are opened from
 //! within the namespace.
 
-mod conntrack;
 mod dial;
 mod firewall;
 mod link;
@@ -13,6 +12,8 @@ mod nft;
 mod pool;
 mod range;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod uplink;
 mod user;
 mod veth;

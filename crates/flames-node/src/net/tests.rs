@@ -1,0 +1,5 @@
+//! What guests try, and what arrives: slots between test hosts in namespaces. Needs root.
+
+mod frames;
+mod slots;
+mod testbed;
