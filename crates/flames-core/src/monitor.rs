@@ -205,6 +205,7 @@ fn name_of(kind: LeakKind) -> &'static str {
         LeakKind::Namespace => "namespace",
         LeakKind::Tap => "tap",
         LeakKind::Nft => "nft",
+        LeakKind::Veth => "veth",
         LeakKind::Mount => "mount",
         LeakKind::RunDir => "run-dir",
         LeakKind::Disk => "disk",

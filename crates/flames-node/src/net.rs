@@ -6,6 +6,7 @@
 //! within the namespace.
 
 mod dial;
+mod egress;
 mod firewall;
 mod link;
 mod nft;
@@ -19,6 +20,8 @@ mod user;
 mod veth;
 
 pub(crate) use dial::Dialer;
+pub(crate) use egress::Egress;
+pub use egress::EgressFigures;
 pub(crate) use pool::SlotPool;
 pub(crate) use slot::{Slot, SlotNames, SlotProbe};
 pub use uplink::UplinkConfig;

@@ -314,6 +314,8 @@ pub enum LeakKind {
     Namespace,
     /// A TAP device.
     Tap,
+    /// A pair of links between a namespace and the way out.
+    Veth,
     /// A set of firewall rules.
     Nft,
     /// A mount.
@@ -326,8 +328,16 @@ pub enum LeakKind {
 
 impl LeakKind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Process, Self::Namespace, Self::Tap, Self::Nft, Self::Mount, Self::RunDir, Self::Disk];
+    pub const ALL: [Self; 8] = [
+        Self::Process,
+        Self::Namespace,
+        Self::Tap,
+        Self::Veth,
+        Self::Nft,
+        Self::Mount,
+        Self::RunDir,
+        Self::Disk,
+    ];
 }
 
 /// How many resources of one kind there are.

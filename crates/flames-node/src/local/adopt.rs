@@ -175,6 +175,12 @@ impl Inner {
             let found = [(mounted, LeakKind::Mount), (tap, LeakKind::Tap), (firewall, LeakKind::Nft)];
             found.into_iter().filter(|(there, _)| *there).for_each(|(_, kind)| tally.add(kind, owned));
         }
+        if let Some(uplink) = pool.names().probe_uplink().await? {
+            uplink.links.iter().for_each(|link| tally.add(LeakKind::Veth, pool.names().owns_link(link)));
+            if uplink.firewall {
+                tally.add(LeakKind::Nft, !uplink.links.is_empty());
+            }
+        }
         Ok(())
     }
 

@@ -18,11 +18,19 @@ pub(super) fn apply(ruleset: &str) -> Result<()> {
     judge("apply", child.wait_with_output()).map(drop)
 }
 
+/// A table with everything in it, as JSON.
+pub(super) fn list_table(family: &str, name: &str) -> Result<Vec<u8>> {
+    print(&["table", family, name])
+}
+
+fn print(what: &[&str]) -> Result<Vec<u8>> {
+    let output = Command::new("nft").args(["-j", "list"]).args(what).stdin(Stdio::null()).output();
+    judge("list", output).map(|output| output.stdout)
+}
+
 /// What `nft -j list ...` tells.
 pub(super) fn list(what: &[&str]) -> Result<Vec<Value>> {
-    let output = Command::new("nft").args(["-j", "list"]).args(what).stdin(Stdio::null()).output();
-    let output = judge("list", output)?;
-    let mut listed: Value = serde_json::from_slice(&output.stdout).map_err(|error| {
+    let mut listed: Value = serde_json::from_slice(&print(what)?).map_err(|error| {
         Error::new(ErrorKind::Corrupt, "firewall", what.join(" ")).operation("list").source(error)
     })?;
     match listed["nftables"].take() {

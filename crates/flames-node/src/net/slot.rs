@@ -138,6 +138,12 @@ impl SlotNames {
         }
     }
 
+    /// Whether somebody in this process answers for the slot of a link in the uplink's namespace.
+    pub(crate) fn owns_link(&self, link: &str) -> bool {
+        let slots = self.owned.lock();
+        self.uplink.as_ref().is_some_and(|uplink| slots.iter().any(|slot| uplink.link_of(slot) == link))
+    }
+
     /// Keeps the uplink's firewall in line with the pairs that there are.
     pub(crate) async fn tidy_uplink(&self) -> Result<()> {
         match &self.uplink {
@@ -181,6 +187,14 @@ impl Slot {
         uplink.connect(self).await
     }
 
+    /// Whether the slot has its pair of links to the uplink.
+    pub(super) async fn is_connected(&self) -> Result<bool> {
+        match &self.uplink {
+            Some(uplink) => uplink.is_connected(&self.name).await,
+            None => Ok(false),
+        }
+    }
+
     /// Takes the name away, and the pair of links; the kernel takes the rest with the last socket and process.
     /// Idempotent.
     pub(crate) fn remove(&self) -> Result<()> {
@@ -214,6 +228,10 @@ impl Unwanted for Slot {
 }
 
 impl Unwanted for SlotProbe {
+    fn discard(self) {}
+}
+
+impl Unwanted for bool {
     fn discard(self) {}
 }
 

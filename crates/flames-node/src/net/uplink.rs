@@ -96,6 +96,16 @@ impl Uplink {
         Ok(link.address)
     }
 
+    /// Whether a slot has its pair.
+    pub(super) async fn is_connected(&self, slot: &str) -> Result<bool> {
+        let (uplink, name) = (self.clone(), self.link_of(slot));
+        on_own_thread(move || {
+            uplink.enter()?;
+            Ok(nix::net::if_::if_nametoindex(name.as_str()).is_ok())
+        })
+        .await
+    }
+
     /// Removes a slot's pair, if it has one. Blocks for some milliseconds.
     pub(super) fn disconnect(&self, slot: &str) -> Result<()> {
         let name = self.link_of(slot);
@@ -131,7 +141,7 @@ impl Uplink {
     }
 
     /// The name of a slot's pair at the host's end: fifteen characters, all that a link's name may have.
-    fn link_of(&self, slot: &str) -> String {
+    pub(super) fn link_of(&self, slot: &str) -> String {
         let own = slot.rsplit('-').next().unwrap_or_default();
         format!("{PREFIX}{}{own}", &self.node[..4])
     }
