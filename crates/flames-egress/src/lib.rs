@@ -30,7 +30,8 @@ pub use policy::{
 };
 pub use rule::{InvalidRule, MAX_PORT_RANGES, PortRange, Protocol, Protocols, Rule, Target};
 pub use ruleset::{
-    Admitted, Carried, Count, Mark, Observed, Packet, Ruleset, TABLE, Unreadable, Uplink, Wiring, counter,
+    Admitted, Carried, Count, Mark, OUTWARD_MARK, Observed, Packet, Ruleset, TABLE, Unreadable, Uplink,
+    Wiring, counter,
 };
 pub use server_name::{MAX_PEEK, ServerName};
 pub use special::Scope;

@@ -35,6 +35,10 @@ use std::time::Duration;
 /// The table's family and name. It is the only one in the namespace.
 pub const TABLE: &str = "inet flames";
 
+/// What packets of the node's own sockets carry when they leave a namespace (`SO_MARK`). Setting it takes a right that a VMM
+/// has not, though it is in its guest's namespace: rules that let only marked packets out keep it in.
+pub const OUTWARD_MARK: u32 = 0x666c;
+
 /// How a namespace is wired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wiring {

@@ -38,7 +38,7 @@ pub use guest::{
     Signed, StartProcess, Stdin, TerminalSize, WriteFile, signature,
 };
 pub use local::{FailurePoint, Limits, LocalNode, NodeConfig, TemplateSnapshots};
-pub use net::{EgressFigures, NetworkMode, UplinkConfig};
+pub use net::{NetworkMode, UplinkConfig};
 pub use paths::{Assets, DataDir, RunDir};
 pub use snapshot::{
     AfterSnapshot, Keep, SnapshotId, SnapshotInfo, SnapshotTimings, TakeSnapshot, TakenSnapshot,

@@ -21,7 +21,6 @@ mod veth;
 
 pub(crate) use dial::Dialer;
 pub(crate) use egress::Egress;
-pub use egress::EgressFigures;
 pub(crate) use pool::SlotPool;
 pub(crate) use slot::{Slot, SlotNames, SlotProbe};
 pub use uplink::UplinkConfig;

@@ -1,6 +1,8 @@
 //! The ruleset as `nft` reads it.
 
-use super::{Admitted, Family, Line, Mark, Match, Ruleset, TABLE, Then, Uplink, Wiring, counter};
+use super::{
+    Admitted, Family, Line, Mark, Match, OUTWARD_MARK, Ruleset, TABLE, Then, Uplink, Wiring, counter,
+};
 use crate::{NAMED_PORTS, PortRange, Protocol};
 use ipnet::IpNet;
 use std::fmt::{self, Write};
@@ -157,8 +159,8 @@ fn filters(out: &mut String, Wiring { tap, guest, uplink, .. }: &Wiring) {
     line!(out, "  oifname \"{tap}\" ip daddr {guest} ct direction reply ct mark != 0 goto pass_in");
     line!(out, "  oifname \"{tap}\" ip daddr {guest} accept");
     if let Some(Uplink { link, .. }) = uplink {
-        // The VMM lives in this namespace too, as somebody else: only the daemon's own connections go out.
-        line!(out, "  oifname \"{link}\" meta skuid 0 accept");
+        // The VMM lives in this namespace too, and has no right to mark packets: only the daemon's own connections go out.
+        line!(out, "  oifname \"{link}\" meta mark {OUTWARD_MARK:#x} accept");
     }
     line!(out, " }}");
 }

@@ -49,10 +49,6 @@ pub(super) enum Kind {
     OutwardDatagram,
 }
 
-/// What this program's packets out of a namespace carry. A VMM is in its guest's namespace, and has no right to
-/// mark its packets: rules that let only marked ones out keep it in.
-pub(super) const OUTWARD_MARK: u32 = 0x666c;
-
 impl Dialer {
     /// Starts the thread; it ends with the last clone of the dialer.
     pub(crate) fn start() -> Result<Self> {
@@ -126,7 +122,7 @@ fn socket_in(namespace: &File, kind: Kind) -> io::Result<OwnedFd> {
     };
     let socket = socket_with(AddressFamily::INET, how, flags, None)?;
     if matches!(kind, Kind::OutwardStream | Kind::OutwardDatagram) {
-        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::Mark, &OUTWARD_MARK)?;
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::Mark, &flames_egress::OUTWARD_MARK)?;
     }
     Ok(socket)
 }

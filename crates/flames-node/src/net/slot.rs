@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -173,32 +172,32 @@ impl Slot {
         Arc::clone(&self.namespace)
     }
 
-    /// Connects the slot to the uplink and tells the address it has there. Once in a slot's life.
+    /// Connects the slot to the uplink, if it is not yet.
     ///
     /// # Errors
     /// `Unsupported` on a node without uplink; those of [`Uplink::connect`].
-    pub(super) async fn connect(&self) -> Result<Ipv4Addr> {
+    pub(super) async fn connect(&self) -> Result<()> {
         let Some(uplink) = &self.uplink else {
             return Err(
                 Error::new(ErrorKind::Unsupported, "uplink", self.name.as_str()).detail("this node has none")
             );
         };
+        if self.may_be_connected() && uplink.is_connected(&self.name).await? {
+            return Ok(());
+        }
         self.linked.store(true, Ordering::Release); // before it is: whatever is left half way must be looked for
-        uplink.connect(self).await
+        uplink.connect(self).await.map(drop)
     }
 
-    /// Whether the slot has its pair of links to the uplink.
-    pub(super) async fn is_connected(&self) -> Result<bool> {
-        match &self.uplink {
-            Some(uplink) => uplink.is_connected(&self.name).await,
-            None => Ok(false),
-        }
+    /// Whether there may be a pair of links to the uplink: if not, nobody ever asked for one.
+    pub(super) fn may_be_connected(&self) -> bool {
+        self.linked.load(Ordering::Acquire)
     }
 
     /// Takes the name away, and the pair of links; the kernel takes the rest with the last socket and process.
     /// Idempotent.
     pub(crate) fn remove(&self) -> Result<()> {
-        if let (true, Some(uplink)) = (self.linked.load(Ordering::Acquire), &self.uplink) {
+        if let (true, Some(uplink)) = (self.may_be_connected(), &self.uplink) {
             uplink.disconnect(&self.name)?;
             self.linked.store(false, Ordering::Release);
         }

@@ -184,6 +184,13 @@ pub(super) fn config(uplink: &Netns, range: &str) -> UplinkConfig {
     UplinkConfig { range: range.parse().unwrap(), namespace: Some(uplink.path()) }
 }
 
+/// The address that a connected slot has in the uplink.
+pub(super) fn uplink_address(slot: &Slot) -> Ipv4Addr {
+    let told = Netns::of(slot).ip("-4 -o address show dev up0");
+    let net = told.split_whitespace().nth(3).unwrap();
+    net.split('/').next().unwrap().parse().unwrap()
+}
+
 /// A guest: Linux in a namespace of its own, whose frames go through the slot's TAP as a VMM's would; and beside it
 /// whatever frames a test makes up.
 #[derive(Debug)]
@@ -257,5 +264,6 @@ fn open_tap(netns: &Netns, name: &str, header: libc::c_int) -> AsyncFd<File> {
         unsafe { crate::net::link::tun_set_iff(device.as_raw_fd(), &raw const request) }.unwrap();
         device
     });
-    AsyncFd::new(tap).unwrap()
+    // SAFETY: a file owns its descriptor and keeps it open for as long as it is there.
+    unsafe { AsyncFd::register(tap) }.unwrap()
 }
