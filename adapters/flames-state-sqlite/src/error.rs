@@ -19,7 +19,7 @@ impl Subject {
     }
 
     /// Shared, since one failed transaction fails every call in it.
-    pub(crate) fn failed(&self, cause: Arc<sqlx::Error>) -> Error {
+    pub(crate) fn failed(&self, cause: Arc<rusqlite::Error>) -> Error {
         self.error(kind(&cause)).source(cause)
     }
 
@@ -28,25 +28,23 @@ impl Subject {
     }
 }
 
-/// SQLite's primary result codes are stable: <https://sqlite.org/rescode.html>.
-fn kind(error: &sqlx::Error) -> ErrorKind {
+fn kind(error: &rusqlite::Error) -> ErrorKind {
     match error {
-        sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::Io(_) => ErrorKind::Unavailable,
-        sqlx::Error::Database(error) => error.code().map_or(ErrorKind::Internal, |code| kind_of_code(&code)),
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => ErrorKind::Corrupt,
+        rusqlite::Error::SqliteFailure(error, _) => kind_of_code(error.extended_code),
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..) => ErrorKind::Corrupt,
         _ => ErrorKind::Internal,
     }
 }
 
-fn kind_of_code(code: &str) -> ErrorKind {
-    const PRIMARY: u32 = 0xff; // the upper bytes only refine
-    match code.parse::<u32>().map(|code| code & PRIMARY) {
-        Ok(5 | 6 | 10 | 13 | 14) => ErrorKind::Unavailable, // BUSY, LOCKED, IOERR, FULL, CANTOPEN
-        Ok(3 | 8 | 23) => ErrorKind::PermissionDenied,      // PERM, READONLY, AUTH
-        Ok(11 | 26) => ErrorKind::Corrupt,                  // CORRUPT, NOTADB
+/// SQLite's primary result codes are stable: <https://sqlite.org/rescode.html>.
+pub(crate) fn kind_of_code(code: i32) -> ErrorKind {
+    const PRIMARY: i32 = 0xff; // the upper bytes only refine
+    match code & PRIMARY {
+        5 | 6 | 10 | 13 | 14 => ErrorKind::Unavailable, // BUSY, LOCKED, IOERR, FULL, CANTOPEN
+        3 | 8 | 23 => ErrorKind::PermissionDenied,      // PERM, READONLY, AUTH
+        11 | 26 => ErrorKind::Corrupt,                  // CORRUPT, NOTADB
         _ => ErrorKind::Internal,
     }
 }
@@ -57,10 +55,10 @@ mod tests {
 
     #[test]
     fn codes_mean_what_sqlite_says_also_when_refined() {
-        assert_eq!(kind_of_code("13"), ErrorKind::Unavailable);
-        assert_eq!(kind_of_code("1546"), ErrorKind::Unavailable, "IOERR_TRUNCATE");
-        assert_eq!(kind_of_code("26"), ErrorKind::Corrupt);
-        assert_eq!(kind_of_code("8"), ErrorKind::PermissionDenied);
-        assert_eq!(kind_of_code("1"), ErrorKind::Internal);
+        assert_eq!(kind_of_code(13), ErrorKind::Unavailable);
+        assert_eq!(kind_of_code(1546), ErrorKind::Unavailable, "IOERR_TRUNCATE");
+        assert_eq!(kind_of_code(26), ErrorKind::Corrupt);
+        assert_eq!(kind_of_code(8), ErrorKind::PermissionDenied);
+        assert_eq!(kind_of_code(1), ErrorKind::Internal);
     }
 }

@@ -6,12 +6,13 @@
 //! callers ── reads ──> read-only connections, each statement on its own snapshot (WAL)
 //! ```
 //!
-//! One writer task gathers what waits into one transaction (group commit), so that many callers share the
+//! One writer thread gathers what waits into one transaction (group commit), so that many callers share the
 //! cost of one fsync. Preconditions are checked before a job writes, so a refused job leaves nothing to undo.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod checkpoint;
 mod config;
 mod error;
 mod lock;

@@ -2,16 +2,15 @@
 
 use crate::error::{ADAPTER, Subject};
 use crate::lock::ProcessLock;
+use crate::read::{History, Readers};
 use crate::writer::{Job, Work, Writer};
-use crate::{SqliteConfig, open, read};
+use crate::{SqliteConfig, checkpoint, open};
 use async_trait::async_trait;
 use flames_state::backend::follow;
 use flames_state::{
     ErrorKind, Key, Lease, LeaseTtl, Page, Record, Result, Revision, StateStore, Watch, Write,
     validate_commit, validate_page_limit,
 };
-use sqlx::SqlitePool;
-use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -23,9 +22,11 @@ const QUEUE: usize = 1024;
 #[derive(Debug)]
 pub struct SqliteStateStore {
     jobs: mpsc::Sender<Job>,
-    readers: SqlitePool,
+    readers: Readers,
     newest: watch::Receiver<Revision>,
-    writer: JoinHandle<()>,
+    /// Ends with the writer.
+    writer: oneshot::Receiver<()>,
+    checkpointer: JoinHandle<()>,
 }
 
 impl SqliteStateStore {
@@ -36,21 +37,25 @@ impl SqliteStateStore {
     /// `Unsupported` when a newer Flames has written it; `Corrupt` when it is not such a database.
     pub async fn open(config: SqliteConfig) -> Result<Self> {
         let lock = ProcessLock::acquire(&config.path)?;
-        let (connection, revision) = open::writer(&config).await?;
-        let readers = open::readers(&config).await?;
+        open::migrate(&config).await?;
+        let (connection, revision) = open::writer(&config)?;
+        let readers = Readers::open(&config)?;
         let (jobs, received) = mpsc::channel(QUEUE);
         let (sender, newest) = watch::channel(revision);
         let writer = Writer { connection, jobs: received, newest: sender, history: config.history, lock };
-        Ok(Self { jobs, readers, newest, writer: tokio::spawn(writer.run()) })
+        let checkpointer = tokio::spawn(checkpoint::follow(open::checkpointer(&config)?, newest.clone()));
+        let writer = start(writer)?;
+        Ok(Self { jobs, readers, newest, writer, checkpointer })
     }
 
     /// Waits for the changes under way and frees the file for the next process. Dropping the store does the
     /// same, but nobody can tell when.
     pub async fn close(self) {
         drop(self.jobs);
-        self.readers.close().await;
-        // An error would be a panic of the writer, and it has ended all the same.
+        self.readers.close();
+        // An error is the end too.
         let _ = self.writer.await;
+        let _ = self.checkpointer.await;
     }
 
     async fn execute(&self, work: Work, subject: Subject) -> Result<u64> {
@@ -61,6 +66,19 @@ impl SqliteStateStore {
             Err(_) => Err(gone),
         }
     }
+}
+
+/// A thread of its own, which no runtime waits for: what is not acknowledged may be lost.
+fn start(writer: Writer) -> Result<oneshot::Receiver<()>> {
+    let (over, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("state-writer".to_owned()).spawn(move || {
+        writer.run();
+        let _ = over.send(());
+    });
+    let failed =
+        |error| Subject::new("open", "thread", "state-writer").error(ErrorKind::Unavailable).source(error);
+    thread.map_err(failed)?;
+    Ok(ended)
 }
 
 #[async_trait]
@@ -74,14 +92,12 @@ impl StateStore for SqliteStateStore {
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Record>> {
-        let failed = |error| Subject::new("get", "record", key.as_str()).failed(Arc::new(error));
-        read::get(&self.readers, key).await.map_err(failed)
+        self.readers.get(key).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page> {
         validate_page_limit(limit).map_err(|error| error.adapter(ADAPTER))?;
-        let failed = |error| Subject::new("list", "prefix", prefix).failed(Arc::new(error));
-        read::list(&self.readers, prefix, after, limit).await.map_err(failed)
+        self.readers.list(prefix, after, limit).await
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Revision> {
@@ -92,7 +108,7 @@ impl StateStore for SqliteStateStore {
     }
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch> {
-        let source = read::History { readers: self.readers.clone(), newest: self.newest.clone() };
+        let source = History { readers: self.readers.clone(), newest: self.newest.clone() };
         follow(source, prefix, from).await
     }
 

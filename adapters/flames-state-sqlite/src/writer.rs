@@ -1,10 +1,13 @@
-//! The writer: the one task that changes the database.
+//! The writer: the one thread that changes the database.
+//!
+//! A thread and not a task: a transaction is some thousand instructions per job, and handing each statement to another
+//! thread would cost more than all of them.
 
 use crate::error::{ADAPTER, Subject};
 use crate::lock::ProcessLock;
 use crate::sql;
-use flames_state::{Error, ErrorKind, Key, LeaseTtl, Record, Result, Revision, Write};
-use sqlx::{Connection, SqliteConnection};
+use flames_state::{Error, ErrorKind, Key, LeaseTtl, Result, Revision, Write};
+use rusqlite::{Connection, TransactionBehavior};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -33,7 +36,7 @@ pub(crate) enum Work {
 
 /// Ends when the last sender of jobs is gone, after the jobs that were sent.
 pub(crate) struct Writer {
-    pub(crate) connection: SqliteConnection,
+    pub(crate) connection: Connection,
     pub(crate) jobs: mpsc::Receiver<Job>,
     pub(crate) newest: watch::Sender<Revision>,
     pub(crate) history: u64,
@@ -41,22 +44,28 @@ pub(crate) struct Writer {
 }
 
 /// Outer: the transaction failed. Inner: this job was refused, and wrote nothing.
-type Outcome<T> = sqlx::Result<Result<T>>;
+type Outcome<T> = sql::Result<Result<T>>;
 
 impl Writer {
-    pub(crate) async fn run(mut self) {
+    pub(crate) fn run(mut self) {
         let mut group = Vec::with_capacity(MAX_GROUP);
-        while self.jobs.recv_many(&mut group, MAX_GROUP).await > 0 {
-            self.execute(&mut group).await;
+        while let Some(job) = self.jobs.blocking_recv() {
+            group.push(job);
+            while group.len() < MAX_GROUP
+                && let Ok(job) = self.jobs.try_recv()
+            {
+                group.push(job);
+            }
+            self.execute(&mut group);
         }
         // Nobody is left to be told; what was acknowledged is on the disk.
-        let _ = self.connection.close().await;
+        let _ = self.connection.close();
         drop(self.lock);
     }
 
     /// Replies only after the commit, which waits for the disk.
-    async fn execute(&mut self, group: &mut Vec<Job>) {
-        match self.transact(group).await {
+    fn execute(&mut self, group: &mut Vec<Job>) {
+        match self.transact(group) {
             Ok((newest, results)) => {
                 self.newest.send_replace(newest);
                 for (job, result) in group.drain(..).zip(results) {
@@ -67,80 +76,79 @@ impl Writer {
         }
     }
 
-    async fn transact(&mut self, group: &[Job]) -> sqlx::Result<(Revision, Vec<Result<u64>>)> {
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        let sql::Bounds { oldest, newest: before } = sql::bounds(&mut transaction).await?;
+    fn transact(&mut self, group: &[Job]) -> sql::Result<(Revision, Vec<Result<u64>>)> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let sql::Bounds { oldest, newest: before } = sql::bounds(&transaction)?;
         let mut newest = before;
         let mut results = Vec::with_capacity(group.len());
         for job in group {
-            results.push(execute(&mut transaction, &job.work, &mut newest).await?);
+            results.push(execute(&transaction, &job.work, &mut newest)?);
         }
         if newest != before {
-            sql::set_revision(&mut transaction, newest).await?;
+            sql::set_revision(&transaction, newest)?;
         }
         let keep_after = newest.0.saturating_sub(self.history);
         if keep_after >= oldest.0 + PRUNE_EVERY {
-            sql::prune(&mut transaction, Revision(keep_after)).await?;
+            sql::prune(&transaction, Revision(keep_after))?;
         }
-        transaction.commit().await?;
+        transaction.commit()?;
         Ok((newest, results))
     }
 }
 
-fn fail_all(group: &mut Vec<Job>, error: &Arc<sqlx::Error>) {
+fn fail_all(group: &mut Vec<Job>, error: &Arc<rusqlite::Error>) {
     for job in group.drain(..) {
         let _ = job.reply.send(Err(job.subject.failed(error.clone())));
     }
 }
 
-async fn execute(connection: &mut SqliteConnection, work: &Work, newest: &mut Revision) -> Outcome<u64> {
+fn execute(connection: &Connection, work: &Work, newest: &mut Revision) -> Outcome<u64> {
     match work {
-        Work::Commit(writes) => commit(connection, writes, newest).await,
-        Work::Acquire { name, holder, ttl } => acquire(connection, name, holder, *ttl).await,
-        Work::Renew { name, token, ttl } => renew(connection, name, *token, *ttl).await,
-        Work::Release { name, token } => sql::drop_lease(connection, name, *token).await.map(|()| Ok(0)),
+        Work::Commit(writes) => commit(connection, writes, newest),
+        Work::Acquire { name, holder, ttl } => acquire(connection, name, holder, *ttl),
+        Work::Renew { name, token, ttl } => renew(connection, name, *token, *ttl),
+        Work::Release { name, token } => sql::drop_lease(connection, name, *token).map(|()| Ok(0)),
     }
 }
 
-async fn commit(connection: &mut SqliteConnection, writes: &[Write], newest: &mut Revision) -> Outcome<u64> {
+fn commit(connection: &Connection, writes: &[Write], newest: &mut Revision) -> Outcome<u64> {
     for write in writes {
-        let current = sql::record_revision(connection, write.key()).await?;
+        let current = sql::record_revision(connection, write.key())?;
         if let Err(error) = write.precondition().check(write.key(), current) {
             return Ok(Err(error.adapter(ADAPTER)));
         }
     }
     *newest = newest.next();
     for (seq, write) in writes.iter().enumerate() {
-        apply(connection, write, (*newest, seq)).await?;
+        apply(connection, write, (*newest, seq))?;
     }
     Ok(Ok(newest.0))
 }
 
-async fn apply(connection: &mut SqliteConnection, write: &Write, at: (Revision, usize)) -> sqlx::Result<()> {
+fn apply(connection: &Connection, write: &Write, at: (Revision, usize)) -> sql::Result<()> {
     match write {
         Write::Put { key, value, .. } => {
-            let record = Record { key: key.clone(), value: value.clone(), revision: at.0 };
-            sql::put(connection, &record).await?;
-            sql::add_event(connection, at, key, Some(value)).await
+            sql::put(connection, key, value, at.0)?;
+            sql::add_event(connection, at, key, Some(value))
         }
-        Write::Delete { key, .. } if sql::delete(connection, key).await? => {
-            sql::add_event(connection, at, key, None).await
+        Write::Delete { key, .. } if sql::delete(connection, key)? => {
+            sql::add_event(connection, at, key, None)
         }
         Write::Delete { .. } | Write::Check { .. } => Ok(()),
     }
 }
 
-async fn acquire(connection: &mut SqliteConnection, name: &Key, holder: &Key, ttl: LeaseTtl) -> Outcome<u64> {
+fn acquire(connection: &Connection, name: &Key, holder: &Key, ttl: LeaseTtl) -> Outcome<u64> {
     let now = now_micros();
-    match sql::lease_holder(connection, name, now).await? {
+    match sql::lease_holder(connection, name, now)? {
         Some(other) => Ok(Err(conflict("acquire_lease", name, format!("held by `{other}`")))),
-        None => sql::take_lease(connection, name, holder, now + ttl.as_micros()).await.map(Ok),
+        None => sql::take_lease(connection, name, holder, now + ttl.as_micros()).map(Ok),
     }
 }
 
-async fn renew(connection: &mut SqliteConnection, name: &Key, token: u64, ttl: LeaseTtl) -> Outcome<u64> {
+fn renew(connection: &Connection, name: &Key, token: u64, ttl: LeaseTtl) -> Outcome<u64> {
     let now = now_micros();
-    let extended = sql::extend_lease(connection, (name, token), now, now + ttl.as_micros()).await?;
+    let extended = sql::extend_lease(connection, (name, token), now, now + ttl.as_micros())?;
     Ok(if extended { Ok(0) } else { Err(conflict("renew_lease", name, "it is over".to_owned())) })
 }
 
