@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Copies the console into its file until the VMM is gone. Stops when dropped; the VM goes on, and what its
-/// guest prints meanwhile is lost.
+/// guest prints meanwhile is lost. A line that this cuts in two is not continued by half of a later one.
 #[derive(Debug)]
 pub(crate) struct Console {
     path: PathBuf,
@@ -27,7 +27,8 @@ impl Console {
     pub(crate) async fn attach(run_dir: &Path, limit: u64) -> io::Result<Self> {
         let socket = UnixStream::connect(run_dir.join(files::CONSOLE)).await?;
         let path = run_dir.join(CONSOLE_FILE);
-        let log = Log::open(path.clone(), limit).await?;
+        let mut log = Log::open(path.clone(), limit).await?;
+        log.end_line().await?;
         let (finish, finished) = watch::channel(());
         let copier = tokio::spawn(async move {
             if let Err(error) = copy(socket, log).await {

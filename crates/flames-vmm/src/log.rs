@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
@@ -12,7 +13,12 @@ pub struct Log {
     file: File,
     length: u64,
     limit: u64,
+    /// No other log of this process has it. One that was dropped may still be at work on the same file, and would take
+    /// away what this one is about to put in its place.
+    number: u64,
 }
+
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// How much of a log an error or an exit quotes.
 const QUOTED_BYTES: u64 = 2048;
@@ -25,7 +31,8 @@ impl Log {
     pub async fn open(path: PathBuf, limit: u64) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(&path).await?;
         let length = file.metadata().await?.len();
-        Ok(Self { path, file, length, limit })
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { path, file, length, limit, number })
     }
 
     /// Adds to its end.
@@ -44,10 +51,21 @@ impl Log {
         Ok(())
     }
 
+    /// Ends the last line if it is not ended: what comes next does not continue it, something was lost between.
+    ///
+    /// # Errors
+    /// That of the file system.
+    pub async fn end_line(&mut self) -> io::Result<()> {
+        match newest(&self.path, 1).await?.as_slice() {
+            [] | [b'\n'] => Ok(()),
+            _ => self.append(b"\n").await,
+        }
+    }
+
     /// Replaces the file by its newest `keep` bytes, in one step for whoever reads it.
     async fn shorten(&mut self, keep: u64) -> io::Result<()> {
         let kept = newest(&self.path, keep).await?;
-        let shorter = self.path.with_extension("log.new");
+        let shorter = self.path.with_extension(format!("log.new{}", self.number));
         tokio::fs::write(&shorter, &kept).await?;
         tokio::fs::rename(&shorter, &self.path).await?;
         self.file = File::options().append(true).open(&self.path).await?;
@@ -113,6 +131,20 @@ mod tests {
         }
         let text = tokio::fs::read_to_string(&path).await.unwrap();
         assert!(text.ends_with("line 998\nline 999\n") && text.len() >= 50, "{text:?}");
+    }
+
+    #[tokio::test]
+    async fn a_line_that_was_cut_is_ended_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("console.log");
+        let mut log = Log::open(path.clone(), 100).await.unwrap();
+        log.end_line().await.unwrap();
+        log.append(b"tick 1").await.unwrap();
+        for _ in 0..2 {
+            log.end_line().await.unwrap();
+        }
+        log.append(b"2\n").await.unwrap();
+        assert_eq!(tokio::fs::read(&path).await.unwrap(), b"tick 1\n2\n");
     }
 
     proptest::proptest! {

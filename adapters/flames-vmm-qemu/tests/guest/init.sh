@@ -47,6 +47,7 @@ panics) say_ready; $busybox usleep 100000; panic ;;
 panics-later) say_ready; $busybox sleep 3; panic ;;
 powers-off) say_ready; $busybox usleep 100000; power_off ;;
 dies) power_off ;;
-chatty) say_ready; $busybox seq 1 40000; echo "the last line"; { obey & tick; } ;;
+# Says its last line until somebody listens: what it says while no daemon is there is lost.
+chatty) say_ready; $busybox seq 1 40000; { obey & while :; do echo "the last line"; $busybox usleep 50000; done; } ;;
 mute) tick ;;
 esac
