@@ -42,8 +42,10 @@ impl SqliteStateStore {
         let readers = Readers::open(&config)?;
         let (jobs, received) = mpsc::channel(QUEUE);
         let (sender, newest) = watch::channel(revision);
-        let writer = Writer { connection, jobs: received, newest: sender, history: config.history, lock };
-        let checkpointer = tokio::spawn(checkpoint::follow(open::checkpointer(&config)?, newest.clone()));
+        let (written, log) = watch::channel(0);
+        let writer =
+            Writer { connection, jobs: received, newest: sender, written, history: config.history, lock };
+        let checkpointer = tokio::spawn(checkpoint::follow(open::checkpointer(&config)?, log));
         let writer = start(writer)?;
         Ok(Self { jobs, readers, newest, writer, checkpointer })
     }

@@ -34,11 +34,26 @@ pub(crate) enum Work {
     Release { name: Key, token: u64 },
 }
 
+impl Work {
+    /// What it adds to the log, about: a value is in its record and in its event, and each change touches some pages.
+    fn log_bytes(&self) -> u64 {
+        const PAGES: u64 = 8 << 10;
+        let Self::Commit(writes) = self else { return PAGES };
+        let value = |write: &Write| match write {
+            Write::Put { value, .. } => value.len() as u64,
+            Write::Delete { .. } | Write::Check { .. } => 0,
+        };
+        writes.iter().map(|write| PAGES + 2 * value(write)).sum()
+    }
+}
+
 /// Ends when the last sender of jobs is gone, after the jobs that were sent.
 pub(crate) struct Writer {
     pub(crate) connection: Connection,
     pub(crate) jobs: mpsc::Receiver<Job>,
     pub(crate) newest: watch::Sender<Revision>,
+    /// Bytes that went to the log so far, about.
+    pub(crate) written: watch::Sender<u64>,
     pub(crate) history: u64,
     pub(crate) lock: ProcessLock,
 }
@@ -68,6 +83,8 @@ impl Writer {
         match self.transact(group) {
             Ok((newest, results)) => {
                 self.newest.send_replace(newest);
+                let bytes: u64 = group.iter().map(|job| job.work.log_bytes()).sum();
+                self.written.send_modify(|written| *written += bytes);
                 for (job, result) in group.drain(..).zip(results) {
                     let _ = job.reply.send(result);
                 }

@@ -41,6 +41,25 @@ async fn a_closed_store_opens_again_with_its_records_leases_and_revisions() {
     assert!(store.put(key("b"), Bytes::new()).await.unwrap() > first);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_starts_over_under_writers_that_never_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let store = std::sync::Arc::new(open(&path).await);
+    let written = 200 * 8 * 64 * 1024;
+    let writers = (0..8).map(|writer| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for _ in 0..200 {
+                store.put(key(&format!("{writer}")), Bytes::from(vec![writer; 64 * 1024])).await.unwrap();
+            }
+        })
+    });
+    futures::future::join_all(writers).await;
+    let log = std::fs::metadata(dir.path().join("state.db-wal")).unwrap().len();
+    assert!(log < written, "the log has {log} bytes after {written} of values");
+}
+
 /// Not a promise but the victim of the next test: writes, says what was acknowledged, and is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "run by the test below as a child process"]

@@ -71,7 +71,7 @@ impl ControlPlane {
         if matches!(stored.sandbox.state, State::Stopping | State::Stopped) {
             return Ok(stored);
         }
-        self.records.update(id, |sandbox| sandbox.take(Event::Stop, now)).await
+        self.records.update_from(stored, |sandbox| sandbox.take(Event::Stop, now)).await
     }
 
     async fn take_down(&self, stored: &Stored) -> Result<(), LifecycleError> {

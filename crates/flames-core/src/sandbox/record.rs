@@ -235,14 +235,24 @@ impl Records {
     pub(crate) async fn update(
         &self,
         id: &SandboxId,
+        change: impl FnMut(&mut Sandbox) -> Result<(), LifecycleError>,
+    ) -> Result<Stored, LifecycleError> {
+        self.update_from(self.load(id).await?, change).await
+    }
+
+    /// The same, beginning with a record that was read a moment ago.
+    pub(crate) async fn update_from(
+        &self,
+        mut stored: Stored,
         mut change: impl FnMut(&mut Sandbox) -> Result<(), LifecycleError>,
     ) -> Result<Stored, LifecycleError> {
         loop {
-            let stored = self.load(id).await?;
             let mut changed = stored.sandbox.clone();
             change(&mut changed)?;
             match self.replace(&stored, changed).await {
-                Err(LifecycleError::Store(error)) if error.kind() == ErrorKind::Conflict => {}
+                Err(LifecycleError::Store(error)) if error.kind() == ErrorKind::Conflict => {
+                    stored = self.load(&stored.sandbox.id).await?;
+                }
                 settled => return settled,
             }
         }
