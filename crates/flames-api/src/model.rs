@@ -335,6 +335,16 @@ pub struct TemplateList {
     pub templates: Vec<Template>,
 }
 
+/// What creates from a template get when they do not say otherwise.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateSettingsView {
+    /// How fast a create is: `standard`, `fast`, `ultra-fast`, `sub2-second` or `instant`; without it, the daemon's
+    /// default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+}
+
 /// A template to build from what is on the node.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

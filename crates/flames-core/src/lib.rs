@@ -25,6 +25,7 @@ pub mod rate;
 mod reconcile;
 pub mod sandbox;
 pub mod snapshot;
+mod template_settings;
 mod templates;
 mod token;
 
@@ -34,5 +35,6 @@ pub use keys::{ApiKey, ApiKeyInfo, ApiKeys};
 pub use plane::ControlPlane;
 pub use providers::Providers;
 pub use reconcile::SWEEP_EVERY;
+pub use template_settings::TemplateSettings;
 pub use templates::StoredTemplate;
 pub use token::TokenKey;

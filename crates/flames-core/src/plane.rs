@@ -11,6 +11,7 @@ use crate::sandbox::record::Records;
 use crate::sandbox::room::Room;
 use crate::snapshot::in_use::InUse;
 use crate::snapshot::record::SnapshotRecords;
+use crate::template_settings::SettingsInForce;
 use crate::token::TokenKey;
 use flames_metrics::Metrics;
 use flames_node::Node;
@@ -36,6 +37,7 @@ pub struct ControlPlane {
     pub(crate) snapshot_records: SnapshotRecords,
     pub(crate) snapshots_in_use: InUse,
     pub(crate) room: Room,
+    pub(crate) template_settings: SettingsInForce,
     pub(crate) deadlines: Deadlines,
     pub(crate) monitor: Monitor,
     pub(crate) tasks: TaskTracker,
@@ -82,6 +84,7 @@ impl ControlPlane {
             clock,
             limits,
             tokens,
+            template_settings: SettingsInForce::default(),
             deadlines: Deadlines::default(),
             monitor: Monitor::new(metrics),
             tasks: TaskTracker::new(),
@@ -89,6 +92,7 @@ impl ControlPlane {
         });
         plane.reconcile_at_start().await?;
         plane.room.set_limit(plane.limits.memory, &plane.node.capacity().await);
+        plane.read_template_settings().await?;
         plane.apply_pools().await?;
         plane.spawn_reconcilers();
         plane.spawn_worker()?;

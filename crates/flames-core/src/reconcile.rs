@@ -167,6 +167,9 @@ impl ControlPlane {
 
     /// Compares every record with the host.
     pub(crate) async fn sweep(&self) {
+        if let Err(error) = self.read_template_settings().await {
+            tracing::warn!(%error, "the templates' settings are those of the last look");
+        }
         let records = match self.records.all().await {
             Ok(records) => records,
             Err(error) => return tracing::warn!(%error, "no sweep: the records cannot be read"),

@@ -46,6 +46,7 @@ impl ControlPlane {
     pub async fn remove_template(&self, name: &TemplateName) -> Result<()> {
         self.must_not_be_needed(name).await?;
         self.node.remove_template(name).await?;
+        self.forget_template_settings(name).await?;
         let key = record_key(name)?;
         let Some(found) = self.providers.state.get_json::<StoredTemplate>(&key).await? else { return Ok(()) };
         self.providers.state.delete(key, Precondition::Revision(found.revision)).await?;

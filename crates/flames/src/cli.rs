@@ -339,6 +339,19 @@ pub(crate) enum Template {
         #[arg(long, value_name = "FILE")]
         tar: Option<PathBuf>,
     },
+    /// Say what creates from a template get when they do not say otherwise
+    Set {
+        /// Which template
+        name: String,
+        /// Boot level: `standard`, `fast`, `ultra-fast`, `sub2-second`, `instant`; `default` for the daemon's
+        #[arg(long, value_name = "LEVEL")]
+        level: String,
+    },
+    /// Show what was said of a template
+    Show {
+        /// Which template
+        name: String,
+    },
     /// Remove a template that was built here
     Rm {
         /// Which template

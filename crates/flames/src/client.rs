@@ -12,7 +12,7 @@ use flames_api::model::{
     BuildEvent, BuildRequest, CreateKeyRequest, CreateRequest, CreatedKey, ExecEvent, ExecRequest,
     ExposedPort, ForkRequest, ForkedView, KeyView, PauseRequest, PausedView, PoolList, ResumeRequest,
     ResumedView, SandboxEvent, SandboxPage, SandboxView, SnapshotList, SnapshotRequest, SnapshotView,
-    TemplateList, TerminalSize, TimeoutRequest,
+    TemplateList, TemplateSettingsView, TerminalSize, TimeoutRequest,
 };
 use flames_node::{PoolConfig, PoolStatus};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -258,6 +258,18 @@ impl Client {
 
     pub(crate) async fn remove_template(&self, name: &str) -> anyhow::Result<()> {
         self.send(self.request(Method::DELETE, &["templates", name])?).await.map(drop)
+    }
+
+    pub(crate) async fn template_settings(&self, name: &str) -> anyhow::Result<TemplateSettingsView> {
+        self.json(self.request(Method::GET, &["templates", name, "settings"])?).await
+    }
+
+    pub(crate) async fn set_template_settings(
+        &self,
+        name: &str,
+        settings: &TemplateSettingsView,
+    ) -> anyhow::Result<TemplateSettingsView> {
+        self.json(self.request(Method::PUT, &["templates", name, "settings"])?.json(settings)).await
     }
 
     pub(crate) async fn create_key(&self, name: String) -> anyhow::Result<CreatedKey> {

@@ -3,21 +3,25 @@
 use crate::Api;
 use crate::auth::{Trust, require_local};
 use crate::extract::{Json, Path};
-use crate::model::{BuildEvent, BuildRequest, TemplateList};
+use crate::model::{BuildEvent, BuildRequest, TemplateList, TemplateSettingsView};
 use crate::problem::Problem;
 use crate::routes::processes::ndjson;
 use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use flames_node::{BuildProgress, BuildTemplate, TemplateName, TemplateSource};
+use flames_core::TemplateSettings;
+use flames_node::{BootLevel, BuildProgress, BuildTemplate, TemplateName, TemplateSource};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) fn router() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(list, build)).routes(routes!(remove))
+    OpenApiRouter::new()
+        .routes(routes!(list, build))
+        .routes(routes!(remove))
+        .routes(routes!(settings, set_settings))
 }
 
 /// All templates, by name.
@@ -66,6 +70,42 @@ async fn build(
 async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
     api.plane.remove_template(&TemplateName::parse(name)?).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What creates from a template get when they do not say otherwise.
+#[utoipa::path(
+    get, path = "/v1/templates/{name}/settings", tag = "templates", params(("name" = String, Path)),
+    responses((status = 200, body = TemplateSettingsView), (status = 404, body = Problem)),
+)]
+async fn settings(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Result<axum::Json<TemplateSettingsView>, Problem> {
+    Ok(axum::Json(view(api.plane.template_settings(&TemplateName::parse(name)?).await?)))
+}
+
+/// Say it anew, as a whole: what is left out is the daemon's default again.
+#[utoipa::path(
+    put, path = "/v1/templates/{name}/settings", tag = "templates", params(("name" = String, Path)),
+    request_body = TemplateSettingsView,
+    responses(
+        (status = 200, body = TemplateSettingsView), (status = 400, body = Problem), (status = 404, body = Problem),
+    ),
+)]
+async fn set_settings(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Json(asked): Json<TemplateSettingsView>,
+) -> Result<axum::Json<TemplateSettingsView>, Problem> {
+    let level = asked.level.as_deref().map(str::parse::<BootLevel>).transpose();
+    let level = level.map_err(|error| Problem::invalid("level", error.to_string()))?;
+    let settings = TemplateSettings { level };
+    api.plane.set_template_settings(&TemplateName::parse(name)?, settings).await?;
+    Ok(axum::Json(view(settings)))
+}
+
+fn view(settings: TemplateSettings) -> TemplateSettingsView {
+    TemplateSettingsView { level: settings.level.map(|level| level.name().to_owned()) }
 }
 
 fn to_build(request: BuildRequest) -> Result<BuildTemplate, Problem> {

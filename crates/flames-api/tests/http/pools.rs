@@ -6,9 +6,13 @@ use axum::http::{Method, Request, header};
 use serde_json::{Value, json};
 
 fn put(template: &str, written: &Value) -> Request<Body> {
+    put_at(format!("/v1/pools/{template}"), written)
+}
+
+fn put_at(path: String, written: &Value) -> Request<Body> {
     Request::builder()
         .method(Method::PUT)
-        .uri(format!("/v1/pools/{template}"))
+        .uri(path)
         .header(header::CONTENT_TYPE, "application/json")
         .body(written.to_string().into())
         .unwrap()
@@ -49,4 +53,21 @@ async fn a_create_says_its_level_and_its_path_and_an_unknown_level_is_refused() 
     assert_eq!((&made["level"], &made["path"]), (&"fast".into(), &"cold".into()));
     let refused = house.post("/v1/sandboxes", &json!({ "template": "mini", "level": "warp" })).await;
     assert_eq!(refused.is_problem(400, "invalid_request").id.as_deref(), Some("level"));
+}
+
+#[tokio::test]
+async fn the_level_of_a_template_is_set_shown_and_refused() {
+    let house = House::local().await;
+    let set = |name: &str, level: &Value| {
+        put_at(format!("/v1/templates/{name}/settings"), &json!({ "level": level }))
+    };
+    assert_eq!(house.get("/v1/templates/mini/settings").await.json(), json!({}));
+    assert_eq!(house.send(set("mini", &json!("fast"))).await.status, 200);
+    assert_eq!(house.get("/v1/templates/mini/settings").await.json(), json!({ "level": "fast" }));
+    let made = house.post("/v1/sandboxes", &json!({ "template": "mini" })).await.json();
+    assert_eq!(made["level"], "fast");
+    let refused = house.send(set("mini", &json!("warp"))).await;
+    assert_eq!(refused.is_problem(400, "invalid_request").id.as_deref(), Some("level"));
+    assert_eq!(house.send(set("unknown", &json!("fast"))).await.status, 404);
+    assert_eq!(house.send(set("mini", &Value::Null)).await.json(), json!({}));
 }

@@ -91,6 +91,8 @@ impl ControlPlane {
             None => None,
         };
         let named = request.id.clone();
+        let level = request.level.or(self.template_settings.of(&request.template).level);
+        let request = CreateSandbox { level, ..request };
         let plan = admit(&self.limits, request, source.as_ref().map(|(snapshot, _)| snapshot))?;
         let amount = expected_use(&plan.resources, self.expected_path(&plan));
         let id = named.clone().unwrap_or_else(SandboxId::random);

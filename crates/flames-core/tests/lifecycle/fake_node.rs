@@ -7,9 +7,10 @@ use flames_node::{
     CreateStep, CreateVm, CreatedVm, Dial, Error, ErrorKind, Exit, ExitCause, GuestClient, GuestStream, Leak,
     MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped, Result, RunExit, RunFacts, RunInfo, SnapshotId,
     SnapshotInfo, SnapshotTimings, StageTimings, StartFrom, TakeReady, TakeSnapshot, TakenSnapshot, Template,
-    TemplateName, VmId, VmState,
+    TemplateName, TemplateOrigin, VmId, VmState,
 };
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -453,7 +454,15 @@ impl Node for FakeNode {
     }
 
     async fn templates(&self) -> Result<Vec<Template>> {
-        Ok(Vec::new())
+        Ok(vec![Template {
+            name: TemplateName::parse("mini")?,
+            origin: TemplateOrigin::BuiltIn,
+            image: PathBuf::from("/images/mini.erofs"),
+            size_bytes: 0,
+            sha256: String::new(),
+            created_unix: 0,
+            built_from: String::new(),
+        }])
     }
 
     async fn build_template(

@@ -1,7 +1,9 @@
 //! Pools are kept as they were asked for, also by the next daemon.
 
-use crate::world::{World, life};
-use flames_node::TemplateName;
+use crate::world::{World, life, mini};
+use flames_core::TemplateSettings;
+use flames_core::sandbox::admit::CreateSandbox;
+use flames_node::{BootLevel, TemplateName};
 use serde_json::json;
 
 #[test]
@@ -17,6 +19,27 @@ fn a_pool_that_was_set_is_asked_for_again_by_the_next_daemon() {
     life(async {
         let _plane = world.plane().await;
         assert_eq!(world.node.pool_configs()[0].maximum, 7);
+    });
+}
+
+#[test]
+fn a_level_is_that_of_the_create_else_of_its_template_else_of_the_daemon_also_the_next_one() {
+    let world = World::new();
+    let mini_name = TemplateName::parse("mini").unwrap();
+    let settings = TemplateSettings { level: Some(BootLevel::Fast) };
+    life(async {
+        let plane = world.plane().await;
+        assert_eq!(plane.create(mini()).await.unwrap().level, BootLevel::Instant);
+        plane.set_template_settings(&mini_name, settings).await.unwrap();
+        assert_eq!(plane.create(mini()).await.unwrap().level, BootLevel::Fast);
+        let own = CreateSandbox { level: Some(BootLevel::Standard), ..mini() };
+        assert_eq!(plane.create(own).await.unwrap().level, BootLevel::Standard);
+    });
+    life(async {
+        let plane = world.plane().await;
+        assert_eq!(plane.create(mini()).await.unwrap().level, BootLevel::Fast);
+        plane.set_template_settings(&mini_name, TemplateSettings::default()).await.unwrap();
+        assert_eq!(plane.create(mini()).await.unwrap().level, BootLevel::Instant);
     });
 }
 

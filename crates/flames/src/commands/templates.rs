@@ -4,7 +4,7 @@ use crate::cli::Template as Command;
 use crate::client::Client;
 use crate::output::{self, Refusal};
 use anyhow::anyhow;
-use flames_api::model::{BuildEvent, BuildRequest};
+use flames_api::model::{BuildEvent, BuildRequest, TemplateSettingsView};
 use flames_node::Template;
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,6 +16,8 @@ pub(crate) async fn run(client: &Client, command: Command, json: bool) -> anyhow
     match command {
         Command::Ls => ls(client, json).await,
         Command::Build { name, dir, tar } => build(client, name, dir, tar, json).await,
+        Command::Set { name, level } => set(client, &name, level, json).await,
+        Command::Show { name } => show(&client.template_settings(&name).await?, json),
         Command::Rm { name } => client.remove_template(&name).await,
     }
 }
@@ -53,6 +55,18 @@ async fn build(
         }
     }
     Err(anyhow!("the daemon went away before the build ended"))
+}
+
+async fn set(client: &Client, name: &str, level: String, json: bool) -> anyhow::Result<()> {
+    let settings = TemplateSettingsView { level: Some(level).filter(|level| level != "default") };
+    show(&client.set_template_settings(name, &settings).await?, json)
+}
+
+fn show(settings: &TemplateSettingsView, json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(settings);
+    }
+    output::line(format!("level {}", settings.level.as_deref().unwrap_or("default")))
 }
 
 /// The daemon may stand in another directory.
