@@ -24,7 +24,7 @@ async fn main() {
         "memory": parts.memory,
         "deviceState": parts.device_state,
         "disk": spec.disks[0].path,
-        "uid": factory.config().jailer.first_uid + 500,
+        "uid": factory.config().jail.first_uid + 500,
     });
     println!("{facts}");
     let mut alive = Vec::new();

@@ -2,6 +2,7 @@
 
 use crate::api::{CacheType, CpuTemplate, HugePages, IoEngine};
 use flames_vmm::MiB;
+use flames_vmm::jail::JailConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,10 +13,10 @@ use std::time::Duration;
 pub struct FirecrackerConfig {
     /// The program; looked up in `PATH` if it has no slash. A static binary, or the jail holds no libc for it.
     pub binary: PathBuf,
+    /// The jailer; looked up in `PATH` if it has no slash. Of the same release as Firecracker.
+    pub jailer: PathBuf,
     /// How VMs are confined.
-    pub jail: JailMode,
-    /// Settings of the jail.
-    pub jailer: JailerConfig,
+    pub jail: JailConfig,
     /// A compiled seccomp filter, for builds that bring none (those for the gnu target).
     pub seccomp_filter: Option<PathBuf>,
     /// Mask over the processor's features, so that a snapshot fits another model.
@@ -53,40 +54,6 @@ pub struct FirecrackerConfig {
     pub snapshot_timeout_ms: u64,
 }
 
-/// Whether VMs are confined.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum JailMode {
-    /// Each VM by Firecracker's jailer: user, group, root directory, namespaces and limits of its own.
-    #[default]
-    Jailer,
-    /// Not at all but for seccomp: a guest that breaks out of Firecracker is the daemon's user. For debugging.
-    NoneInsecure,
-}
-
-/// Settings of the jail.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct JailerConfig {
-    /// The program; looked up in `PATH` if it has no slash. Of the same release as Firecracker.
-    pub binary: PathBuf,
-    /// First of the user and group ids that VMs get, one each.
-    pub first_uid: u32,
-    /// How many there are.
-    pub uids: u32,
-    /// Where it is noted which ids are in use; lost at a reboot, as the VMs are.
-    pub claims: PathBuf,
-    /// The control group that holds those of the VMs.
-    pub parent_cgroup: String,
-    /// Weight of all VMs together against the host's other groups on the CPU, each of which has 100; 1 to
-    /// 10,000. Without it a hundred VMs weigh as much as one service.
-    pub cpu_weight: u32,
-    /// Memory that Firecracker itself and the page cache of the VM's own disk may take beside the guest's.
-    pub memory_overhead_mib: u32,
-    /// Share of a CPU that Firecracker's own threads may take beside the virtual CPUs, in percent.
-    pub cpu_overhead_percent: u32,
-}
-
 /// Rates of a device; absent ones are not limited.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -111,8 +78,8 @@ impl Default for FirecrackerConfig {
     fn default() -> Self {
         Self {
             binary: PathBuf::from("firecracker"),
-            jail: JailMode::default(),
-            jailer: JailerConfig::default(),
+            jailer: PathBuf::from("jailer"),
+            jail: JailConfig::default(),
             seccomp_filter: None,
             cpu_template: None,
             huge_pages: None,
@@ -130,21 +97,6 @@ impl Default for FirecrackerConfig {
             max_memory_mib: 64 * 1024,
             command_timeout_ms: 10_000,
             snapshot_timeout_ms: 120_000,
-        }
-    }
-}
-
-impl Default for JailerConfig {
-    fn default() -> Self {
-        Self {
-            binary: PathBuf::from("jailer"),
-            first_uid: 1_000_000,
-            uids: 65_536,
-            claims: PathBuf::from("/run/flames/uids"),
-            parent_cgroup: "flames".to_owned(),
-            cpu_weight: 1000,
-            memory_overhead_mib: 64,
-            cpu_overhead_percent: 50,
         }
     }
 }

@@ -1,16 +1,16 @@
 //! The driver: from a spec to a process that waits, or from a handle to a VM that was left running.
 
-use crate::config::{FirecrackerConfig, JailMode};
+use crate::config::FirecrackerConfig;
 use crate::files;
 use crate::host::{self, Host};
-use crate::jail::{self, Access, Item};
+use crate::jail::{self, Item};
 use crate::left::{Left, Resources};
 use crate::machine;
 use crate::process::{self, Confinement, Launch};
 use crate::snapshot;
-use crate::uids::Claim;
 use crate::vm::{Attach, Prepared, Purpose, Vm};
 use async_trait::async_trait;
+use flames_vmm::jail::{Access, Cgroups, Held, JailMode, Lease, LeaseError, Needs, Net};
 use flames_vmm::process::Process;
 use flames_vmm::{
     Capabilities, DiskAccess, Error, ErrorKind, Network, PrepareFor, PreparedVm, Result, Retry, RunningVm,
@@ -40,7 +40,7 @@ pub(crate) const NAME: &str = "firecracker";
 impl FirecrackerDriver {
     /// A driver without a jail says so, loudly.
     pub fn new(config: FirecrackerConfig) -> Self {
-        if config.jail == JailMode::NoneInsecure {
+        if config.jail.mode == JailMode::NoneInsecure {
             tracing::warn!(
                 "VMS RUN WITHOUT A JAIL: a guest that breaks out of Firecracker is the daemon's user"
             );
@@ -92,20 +92,18 @@ impl FirecrackerDriver {
     async fn start(&self, spec: &VmSpec, parts: Option<&SnapshotParts>) -> Result<(Process, Resources)> {
         let host = self.host().await?;
         let broken = |what: &str, error: std::io::Error| unavailable(spec.id.as_str(), what, error);
-        let mut claim = self.claim(spec)?;
-        let jailed_as = claim.as_ref().map(|_| (host.firecracker.as_path(), spec.id.as_str()));
+        let lease = match &host.jail {
+            Some(cgroups) => Some(self.lease(spec, cgroups).await?),
+            None => None,
+        };
+        let jailed_as = lease.as_ref().map(|_| (host.firecracker.as_path(), spec.id.as_str()));
         let mut resources = Resources {
             run_dir: spec.run_dir.clone(),
             cage: files::cage(&spec.run_dir, jailed_as),
-            claim: None,
-            cgroups: match claim {
-                Some(_) => host.cgroups.folders(spec, &self.config.jailer),
-                None => Vec::new(),
-            },
+            held: Held::default(),
         };
         let started = async {
-            let launch =
-                self.launch(spec, parts, host, &resources.cage, claim.as_ref().map(|claim| claim.uid));
+            let launch = self.launch(spec, parts, host, &resources.cage, lease.as_ref().map(Lease::uid));
             let launch = launch.map_err(|error| broken("cannot furnish its jail", error))?;
             process::start(launch).await.map_err(|error| broken("cannot start it", error))
         };
@@ -116,12 +114,13 @@ impl FirecrackerDriver {
                 return Err(error);
             }
         };
-        if let Some(claim) = &mut claim {
-            let handed_over = claim.hand_over(started.pid());
-            resources.claim = Some(handed_over.map_err(|error| broken("cannot note its user id", error))?);
+        if let Some(lease) = lease {
+            let held = lease.hand_over(started.pid());
+            resources.held = held.map_err(|error| broken("cannot note its user id", error))?;
         }
-        let process =
-            started.watch(resources.clone()).map_err(|error| broken("cannot watch its process", error))?;
+        let at_end = resources.clone();
+        let process = started.watch(move || at_end.give_back());
+        let process = process.map_err(|error| broken("cannot watch its process", error))?;
         let handle = process.handle(NAME, &spec.id, &spec.run_dir);
         let left =
             Left { handle, console_limit_bytes: spec.console_limit_bytes, resources: resources.clone() };
@@ -129,12 +128,11 @@ impl FirecrackerDriver {
         Ok((process, resources))
     }
 
-    fn claim(&self, spec: &VmSpec) -> Result<Option<Claim>> {
-        if self.config.jail == JailMode::NoneInsecure {
-            return Ok(None);
-        }
-        let claim = Claim::take(&self.config.jailer);
-        claim.map(Some).map_err(|error| unavailable(spec.id.as_str(), "no user id for it", error))
+    async fn lease(&self, spec: &VmSpec, cgroups: &Cgroups) -> Result<Lease> {
+        let (config, cgroups, needs) = (self.config.jail.clone(), cgroups.clone(), needs(spec));
+        let taken = tokio::task::spawn_blocking(move || Lease::take(&config, &cgroups, &needs)).await;
+        let taken = taken.unwrap_or_else(|error| Err(LeaseError::Cgroups(std::io::Error::other(error))));
+        taken.map_err(|error| unavailable(spec.id.as_str(), "it cannot be jailed", error))
     }
 
     fn launch(
@@ -149,7 +147,7 @@ impl FirecrackerDriver {
             snapshot::make_readable(parts)?;
         }
         let mounts = jail::furnish(&spec.run_dir, cage, &self.items(spec, parts), uid)?;
-        let netns = namespace(&spec.network);
+        let net = net(&spec.network, uid.is_some());
         let run_dir = spec.run_dir.clone();
         let Some(uid) = uid else {
             let mut arguments: Vec<OsString> = vec!["--id".into(), spec.id.as_str().into()];
@@ -160,11 +158,10 @@ impl FirecrackerDriver {
                 folder: cage.to_owned(),
                 run_dir,
                 executable: host.firecracker.clone(),
-                confinement: Confinement::Open { netns },
+                confinement: Confinement::Open { net },
             });
         };
-        let cgroups = host.cgroups.arguments(spec, &self.config.jailer);
-        let mut arguments = jail::jailer_arguments(&spec.id, &host.firecracker, &run_dir, uid, cgroups);
+        let mut arguments = jail::jailer_arguments(&spec.id, &host.firecracker, &run_dir, uid);
         arguments.extend(self.own_arguments());
         Ok(Launch {
             program: host.jailer.clone(),
@@ -172,7 +169,7 @@ impl FirecrackerDriver {
             folder: run_dir.clone(),
             run_dir,
             executable: Path::new("/").join(host.firecracker.file_name().unwrap_or_default()),
-            confinement: Confinement::Jail { netns, mounts },
+            confinement: Confinement::Jail { net, mounts, uid },
         })
     }
 
@@ -218,8 +215,15 @@ impl FirecrackerDriver {
         process: Process,
         resources: Resources,
     ) -> Result<Prepared> {
+        let (pid, held) = (process.pid(), resources.held.clone());
+        // Meanwhile the jailer does its work.
+        let limiting = tokio::task::spawn_blocking(move || held.join(pid));
         let with = self.attachment(spec.id.clone(), resources, spec.console_limit_bytes).await?;
         let vm = Vm::attach(with, process).await?;
+        if let Err(error) = limiting.await.map_err(std::io::Error::other).and_then(|limited| limited) {
+            vm.end().await;
+            return Err(unavailable(spec.id.as_str(), "cannot limit it", error));
+        }
         let settings = match purpose {
             Purpose::Boot { .. } => machine::for_boot(spec, &self.config),
             Purpose::BootClone { .. } | Purpose::Restore { .. } => machine::for_restore(&self.config),
@@ -315,10 +319,24 @@ impl VmmDriver for FirecrackerDriver {
     }
 }
 
-fn namespace(network: &Network) -> Option<PathBuf> {
+/// Firecracker's own threads beside the virtual CPUs', and room for the jailer's.
+const OTHER_THREADS: u32 = 16;
+
+fn needs(spec: &VmSpec) -> Needs {
+    let writable = spec.disks.iter().filter(|disk| disk.access == DiskAccess::ReadWrite);
+    Needs {
+        memory_bytes: spec.memory.bytes(),
+        vcpus: spec.vcpus,
+        other_threads: OTHER_THREADS,
+        disks: writable.map(|disk| disk.path.clone()).collect(),
+    }
+}
+
+fn net(network: &Network, jailed: bool) -> Net {
     match network {
-        Network::Tap { netns, .. } => Some(netns.clone()),
-        Network::None | Network::User { .. } => None,
+        Network::Tap { netns, .. } => Net::Named(netns.clone()),
+        Network::None | Network::User { .. } if jailed => Net::Own,
+        Network::None | Network::User { .. } => Net::Host,
     }
 }
 

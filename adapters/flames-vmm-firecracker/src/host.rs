@@ -1,9 +1,9 @@
 //! What the driver finds on its host: the programs, their releases, the control groups.
 
-use crate::cgroups::Cgroups;
-use crate::config::{FirecrackerConfig, JailMode};
+use crate::config::FirecrackerConfig;
 use crate::jail;
 use crate::version::{Release, Verdict};
+use flames_vmm::jail::{Cgroups, JailConfig, JailMode};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
@@ -14,7 +14,8 @@ pub(crate) struct Host {
     pub(crate) firecracker: PathBuf,
     pub(crate) jailer: PathBuf,
     pub(crate) release: Release,
-    pub(crate) cgroups: Cgroups,
+    /// The control groups of jailed VMs; `None` where VMs are not jailed.
+    pub(crate) jail: Option<Cgroups>,
 }
 
 /// Why no VM can run here, with the mend.
@@ -26,7 +27,7 @@ pub(crate) enum Unfit {
     Other { program: PathBuf, said: String },
     #[error("Firecracker {0}")]
     Release(String),
-    #[error("VMs cannot be jailed: {0}")]
+    #[error("VMs cannot be jailed: {0}, or choose to run without (vmm.jail = \"none-insecure\")")]
     Jail(String),
     #[error("/dev/kvm cannot be used: {0}; load the kvm module, or let this user read and write it")]
     Kvm(std::io::Error),
@@ -42,22 +43,16 @@ pub(crate) async fn find(config: &FirecrackerConfig) -> Result<Host, Unfit> {
         }
         Verdict::Refused(reason) => return Err(Unfit::Release(reason)),
     }
-    let jailer = match config.jail {
-        JailMode::Jailer => fit_jailer(config, release).await?,
-        JailMode::NoneInsecure => config.jailer.binary.clone(),
+    let jailer = match config.jail.mode {
+        JailMode::Jailed => fit_jailer(config, release).await?,
+        JailMode::NoneInsecure => config.jailer.clone(),
     };
     std::fs::File::options().read(true).write(true).open("/dev/kvm").map_err(Unfit::Kvm)?;
-    let cgroups = found_cgroups();
-    if config.jail == JailMode::Jailer
-        && let Err(error) = cgroups.make_parent(&config.jailer)
-    {
-        tracing::warn!(%error, "cannot give the VMs' control group its weight");
-    }
-    Ok(Host { firecracker, jailer, release, cgroups })
+    Ok(Host { firecracker, jailer, release, jail: cgroups(&config.jail)? })
 }
 
 async fn fit_jailer(config: &FirecrackerConfig, release: Release) -> Result<PathBuf, Unfit> {
-    let jailer = find_program(&config.jailer.binary);
+    let jailer = find_program(&config.jailer);
     let found = match &jailer {
         Ok(jailer) => release_of(jailer).await.ok(),
         Err(_) => None,
@@ -68,13 +63,21 @@ async fn fit_jailer(config: &FirecrackerConfig, release: Release) -> Result<Path
     }
 }
 
-fn found_cgroups() -> Cgroups {
+fn cgroups(config: &JailConfig) -> Result<Option<Cgroups>, Unfit> {
+    if config.mode == JailMode::NoneInsecure {
+        return Ok(None);
+    }
     let cgroups = Cgroups::find();
-    let missing = cgroups.missing();
-    if !missing.is_empty() {
-        tracing::warn!(?missing, "this host lacks control group controllers: VMs are not limited by them");
+    if let Some(impediment) = cgroups.impediment(config) {
+        return Err(Unfit::Jail(impediment));
+    }
+    for name in cgroups.missing() {
+        tracing::warn!(name, "this host lacks a control group controller: VMs are not limited by it");
     }
     cgroups
+        .make_parent(config)
+        .map_err(|error| Unfit::Jail(format!("cannot make control groups: {error}")))?;
+    Ok(Some(cgroups))
 }
 
 async fn release_of(program: &Path) -> Result<Release, Unfit> {

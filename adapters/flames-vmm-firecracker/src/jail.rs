@@ -1,42 +1,23 @@
 //! What a VM is confined to: a directory with only what it needs, namespaces, and a user id of its own.
 //!
 //! The driver makes the namespaces and the mounts, on the thread that starts the jailer; the jailer changes the
-//! root directory, makes the device nodes, joins the control groups, sets limits, gives up root and becomes
+//! root directory, makes the device nodes, sets limits, gives up root and becomes
 //! Firecracker. So Firecracker is the daemon's own child, whose end and exit code it sees (the jailer's own way
 //! to a pid namespace leaves it a stranger), and what is mounted for one VM exists in its namespace alone: it
 //! goes with the process, whatever happens to the daemon.
 
-use crate::config::JailerConfig;
 use crate::files;
-use crate::process::{Confinement, OPEN_FILES};
+use crate::process::Confinement;
 use crate::version::Release;
 use flames_vmm::VmId;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use flames_vmm::jail::{Access, Mount, bind, enter_namespaces, enter_network, give_up_rights};
+use flames_vmm::process::OPEN_FILES;
 use nix::sys::stat::Mode;
-use rustix::thread::{CapabilitySet, LinkNameSpaceType};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, chown, symlink};
 use std::path::{Path, PathBuf};
-
-/// A file of the host that is seen in the cage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mount {
-    pub(crate) from: PathBuf,
-    pub(crate) to: PathBuf,
-    pub(crate) access: Access,
-}
-
-/// Whether the VMM may write to what it sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// Shared with others: the mount itself forbids it.
-    Read,
-    Write,
-}
 
 /// A file that goes into a cage under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,19 +77,12 @@ fn replace_link(target: &Path, link: &Path) -> io::Result<()> {
 }
 
 /// The jailer's command line, up to Firecracker's own arguments.
-pub(crate) fn jailer_arguments(
-    id: &VmId,
-    firecracker: &Path,
-    run_dir: &Path,
-    uid: u32,
-    cgroups: Vec<String>,
-) -> Vec<OsString> {
+pub(crate) fn jailer_arguments(id: &VmId, firecracker: &Path, run_dir: &Path, uid: u32) -> Vec<OsString> {
     let (uid, limit) = (uid.to_string(), format!("no-file={OPEN_FILES}"));
     let mut arguments: Vec<OsString> = vec!["--id".into(), id.as_str().into()];
     arguments.extend(["--exec-file".into(), firecracker.into()]);
     arguments.extend(["--chroot-base-dir".into(), run_dir.join(files::JAIL).into()]);
     arguments.extend(["--uid", &uid, "--gid", &uid, "--resource-limit", &limit].map(OsString::from));
-    arguments.extend(cgroups.into_iter().map(OsString::from));
     arguments.push("--".into());
     arguments
 }
@@ -116,70 +90,25 @@ pub(crate) fn jailer_arguments(
 /// Puts this thread, and so what it starts, where the VM belongs.
 pub(crate) fn enter(confinement: &Confinement) -> io::Result<()> {
     match confinement {
-        Confinement::Open { netns } => {
-            enter_network(netns.as_deref())?;
-            rustix::thread::set_no_new_privs(true)?;
-            if rustix::process::geteuid().is_root() {
-                drop_capabilities();
-            }
+        Confinement::Open { net } => {
+            enter_network(net)?;
+            give_up_rights()
         }
-        Confinement::Jail { netns, mounts } => {
-            let mut own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-            own |= CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-            if netns.is_none() {
-                own |= CloneFlags::CLONE_NEWNET;
-            }
-            enter_network(netns.as_deref())?;
-            unshare(own)?;
-            // Nothing that is mounted from here on is seen outside.
-            let nothing = None::<&Path>;
-            mount(nothing, Path::new("/"), nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
-            mounts.iter().try_for_each(bind)?;
-            rustix::thread::set_no_new_privs(true)?;
+        Confinement::Jail { net, mounts, .. } => {
+            enter_namespaces(net)?;
+            mounts.iter().try_for_each(|item| bind(&item.from, &item.to, item.access))?;
+            Ok(rustix::thread::set_no_new_privs(true)?)
         }
-    }
-    Ok(())
-}
-
-fn bind(wanted: &Mount) -> io::Result<()> {
-    let nothing = None::<&Path>;
-    let named = |error: nix::Error| {
-        io::Error::other(format!("cannot mount {} into the jail: {error}", wanted.from.display()))
-    };
-    mount(Some(&wanted.from), &wanted.to, nothing, MsFlags::MS_BIND, nothing).map_err(named)?;
-    let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    flags |= MsFlags::MS_NOEXEC;
-    if wanted.access == Access::Read {
-        flags |= MsFlags::MS_RDONLY;
-    }
-    mount(nothing, &wanted.to, nothing, flags, nothing).map_err(named)
-}
-
-fn enter_network(netns: Option<&Path>) -> io::Result<()> {
-    let Some(netns) = netns else { return Ok(()) };
-    let namespace = File::open(netns)?;
-    Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
-}
-
-/// Removes each from the bounding set, so that not even root gets one back by executing a program. Where this
-/// daemon is root without the right to do so (a container), there is nothing to give up.
-fn drop_capabilities() {
-    for capability in CapabilitySet::all() {
-        let _ = rustix::thread::remove_capability_from_bounding_set(capability);
     }
 }
 
 /// Why there can be no jail.
-pub(crate) fn impediment(
-    config: &JailerConfig,
-    firecracker: Release,
-    jailer: Option<Release>,
-) -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("the jailer needs root: run the daemon as root, or choose to run without it".to_owned());
+pub(crate) fn impediment(program: &Path, firecracker: Release, jailer: Option<Release>) -> Option<String> {
+    if let Some(impediment) = flames_vmm::jail::impediment() {
+        return Some(impediment);
     }
     match jailer {
-        None => Some(format!("`{}` is not the jailer, or not installed", config.binary.display())),
+        None => Some(format!("`{}` is not the jailer, or not installed", program.display())),
         Some(jailer) if jailer != firecracker => {
             Some(format!("the jailer is {jailer} and Firecracker {firecracker}: install one release"))
         }

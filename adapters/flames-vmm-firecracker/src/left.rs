@@ -1,7 +1,7 @@
 //! What a daemon leaves in a VM's run directory for the daemon that comes after it.
 
-use crate::cgroups;
 use crate::files;
+use flames_vmm::jail::Held;
 use flames_vmm::{HANDLE_FILE, VmHandle};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -22,9 +22,8 @@ pub(crate) struct Resources {
     pub(crate) run_dir: PathBuf,
     /// Where its Firecracker works.
     pub(crate) cage: PathBuf,
-    /// The file that says who has its user id.
-    pub(crate) claim: Option<PathBuf>,
-    pub(crate) cgroups: Vec<PathBuf>,
+    /// None of a VM without a jail.
+    pub(crate) held: Held,
 }
 
 impl Left {
@@ -46,11 +45,8 @@ impl Left {
 impl Resources {
     /// Gives all of it back. The user id goes last: whoever gets it next finds nothing of this VM.
     pub(crate) fn give_back(&self) {
-        cgroups::remove(&self.cgroups);
         files::remove_live_files(&self.run_dir);
-        if let Some(claim) = &self.claim {
-            let _gone_already = std::fs::remove_file(claim);
-        }
+        self.held.give_back();
     }
 }
 
@@ -84,9 +80,7 @@ mod tests {
         let run_dir = folder.path().to_owned();
         std::fs::create_dir_all(run_dir.join("jail/firecracker/a/root")).unwrap();
         std::fs::write(run_dir.join("console.log"), "bye").unwrap();
-        let claim = run_dir.join("7000");
-        std::fs::write(&claim, "1 2").unwrap();
-        let resources = Resources { run_dir: run_dir.clone(), claim: Some(claim), ..Resources::default() };
+        let resources = Resources { run_dir: run_dir.clone(), ..Resources::default() };
         resources.give_back();
         resources.give_back();
         let left: Vec<_> =

@@ -12,7 +12,7 @@
 //! | `vmm.json` | the handle by which a restarted daemon adopts the VM, and what is to be given back after it |
 //! | `jail/firecracker/<id>/root` | the cage: the VM's root directory, with only what it needs mounted into it |
 //!
-//! Without a jail (`JailMode::NoneInsecure`) the cage is `cage`, with links in it.
+//! Without a jail (`flames_vmm::jail::JailMode::NoneInsecure`) the cage is `cage`, with links in it.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,6 @@ mod vm;
 
 mod api;
 mod boot;
-mod cgroups;
 mod config;
 mod console;
 mod demux;
@@ -33,9 +32,8 @@ mod left;
 mod machine;
 mod process;
 mod snapshot;
-mod uids;
 mod version;
 
 pub use api::{CacheType, CpuTemplate, HugePages, IoEngine};
-pub use config::{BalloonConfig, FirecrackerConfig, JailMode, JailerConfig, Limit};
+pub use config::{BalloonConfig, FirecrackerConfig, Limit};
 pub use driver::FirecrackerDriver;

@@ -3,6 +3,7 @@
 //! Firecracker writes them inside, as its own user. Once whole they become the daemon's.
 
 use crate::files;
+use flames_vmm::jail::{Access, open_to_others};
 use flames_vmm::{Error, Result, SnapshotParts, UnfinishedParts};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -57,15 +58,9 @@ async fn try_move(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Lets each clone's own user read a part. Who may reach it at all is said by the folder that holds it.
+/// Lets each clone's own user read the parts.
 pub(crate) fn make_readable(parts: &SnapshotParts) -> io::Result<()> {
-    for path in [&parts.memory, &parts.device_state] {
-        let mode = std::fs::metadata(path)?.permissions().mode();
-        if mode & 0o004 == 0 {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | 0o044))?;
-        }
-    }
-    Ok(())
+    [&parts.memory, &parts.device_state].into_iter().try_for_each(|path| open_to_others(path, Access::Read))
 }
 
 #[cfg(test)]

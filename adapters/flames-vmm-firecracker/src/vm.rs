@@ -11,7 +11,7 @@ use crate::exit::{Asked, Evidence, cause};
 use crate::files;
 use crate::left::Resources;
 use crate::machine::Setting;
-use crate::snapshot::Inside;
+use crate::snapshot::{Inside, make_readable};
 use async_trait::async_trait;
 use flames_vmm::log;
 use flames_vmm::process::Process;
@@ -215,6 +215,12 @@ impl Vm {
         }
     }
 
+    /// Ends it, and waits for the end.
+    pub(crate) async fn end(&self) {
+        self.process.kill();
+        self.process.ended().await;
+    }
+
     /// Connects to a Firecracker that an earlier daemon started.
     pub(crate) async fn attach_again(with: Attach, process: Process) -> Result<Self> {
         let lines = Self::lines(&with, &process, Waiting::ForNothing)
@@ -377,7 +383,13 @@ impl RunningVm for Vm {
             Err(ApiError::Refused { fault, .. }) => Err(UnfinishedParts::cannot_write(parts.memory(), fault)),
             outcome => {
                 self.checked("snapshot", outcome).await?;
-                inside.take_out(parts, &self.version).await
+                let parts = inside.take_out(parts, &self.version).await?;
+                if self.resources.held.claim.is_some() {
+                    // Now and not when the first clone is made: whoever keeps a hash of it watches for changes.
+                    let shared = make_readable(&parts);
+                    shared.map_err(|error| UnfinishedParts::cannot_write(&parts.memory, error))?;
+                }
+                Ok(parts)
             }
         }
     }

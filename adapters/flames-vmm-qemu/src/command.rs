@@ -31,7 +31,7 @@ pub fn command_line(
     let kernel = kernel_command_line(spec, host);
     let mut line = Line::default();
     machine(&mut line, spec, config);
-    memory(&mut line, spec, purpose);
+    memory(&mut line, spec, purpose, host);
     guest_kernel(&mut line, spec, purpose, &kernel);
     channels(&mut line);
     for (index, disk) in spec.disks.iter().enumerate() {
@@ -90,14 +90,15 @@ fn machine(line: &mut Line, spec: &VmSpec, config: &QemuConfig) {
 }
 
 /// Memory is a file without a name, so that a snapshot can copy it from outside (`memory.rs`); a clone's is a
-/// private view of the snapshot's. The device state starts without the description of a configuration: what
+/// private view of the snapshot's, for which older versions open the file for writing all the same. The device state starts without the description of a configuration: what
 /// writes it without the memory leaves that out.
-fn memory(line: &mut Line, spec: &VmSpec, purpose: &PrepareFor) {
+fn memory(line: &mut Line, spec: &VmSpec, purpose: &PrepareFor, host: &HostFacts) {
     let size = format!("id=m,size={}M", spec.memory.0);
     match purpose {
         PrepareFor::Boot => line.option("-object", format!("memory-backend-memfd,{size},share=on")),
         PrepareFor::Restore(parts) => {
-            let backend = format!("memory-backend-file,{size},share=off,mem-path=");
+            let access = if host.maps_read_only() { "readonly=on,rom=off," } else { "" };
+            let backend = format!("memory-backend-file,{size},share=off,{access}mem-path=");
             line.option_with_path("-object", backend, &parts.memory).option("-incoming", "defer")
         }
     };
@@ -129,13 +130,15 @@ fn channels(line: &mut Line) {
 /// A read-only image is shared by many VMs and therefore not locked; a writable disk is, so that no two VMs
 /// can ever write to one.
 ///
+/// `auto-read-only`: QEMU would open it for reading first, and it is given one descriptor.
+///
 /// `cache.no-flush`: nothing a guest syncs goes to stable storage. Its disk ends with its VM, or is copied within
 /// the pause of a snapshot, and either way through the host's page cache; QEMU would otherwise sync the whole
 /// disk on every pause.
 fn block_device(line: &mut Line, index: usize, disk: &Disk) {
     let access = match disk.access {
         DiskAccess::ReadOnly => "readonly=on,file.locking=off",
-        DiskAccess::ReadWrite => "discard=unmap,cache.no-flush=on",
+        DiskAccess::ReadWrite => "discard=unmap,cache.no-flush=on,file.auto-read-only=off",
     };
     line.option_with_path("-drive", format!("if=none,id=d{index},format=raw,{access},file="), &disk.path)
         .option("-device", format!("virtio-blk-device,drive=d{index}"));

@@ -1,6 +1,7 @@
 //! What an operator can choose.
 
 use flames_vmm::MiB;
+use flames_vmm::jail::JailConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +16,8 @@ pub struct QemuConfig {
     pub firmware: PathBuf,
     /// Cap of the translated-code buffer per VM, in MiB. QEMU's own default is 1 GiB; 8 is 2.5 times slower.
     pub translation_buffer_mib: u32,
+    /// How VMs are confined.
+    pub jail: JailConfig,
     /// Rate of the host's time stamp counter in kHz. Measured once when absent.
     pub tsc_khz: Option<u32>,
     /// Largest number of virtual CPUs of one VM.
@@ -33,6 +36,7 @@ impl Default for QemuConfig {
             binary: PathBuf::from("qemu-system-x86_64"),
             firmware: PathBuf::from("qboot.rom"),
             translation_buffer_mib: 64,
+            jail: JailConfig::default(),
             tsc_khz: None,
             max_vcpus: 16,
             max_memory_mib: 64 * 1024,

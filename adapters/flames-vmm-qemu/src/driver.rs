@@ -3,19 +3,24 @@
 use crate::command::command_line;
 use crate::config::QemuConfig;
 use crate::files;
-use crate::host::{self, HostFacts};
+use crate::host::{self, Host, HostFacts};
 use crate::left::Left;
 use crate::process::{self, Launch};
+use crate::programs::in_data;
 use crate::snapshot;
-use crate::vm::{Prepared, Then, Vm};
+use crate::view::View;
+use crate::vm::{Attach, Prepared, Then, Vm};
 use async_trait::async_trait;
+use flames_vmm::jail::{Cage, Cgroups, Held, Lease, LeaseError, Needs, Net, open_to_others};
 use flames_vmm::log;
 use flames_vmm::process::Process;
 use flames_vmm::{
-    Capabilities, Error, ErrorKind, Network, PrepareFor, PreparedVm, Result, Retry, RunningVm, VmHandle,
-    VmSpec, VmmDriver,
+    Capabilities, DiskAccess, Error, ErrorKind, Network, PrepareFor, PreparedVm, Result, Retry, RunningVm,
+    VmHandle, VmSpec, VmmDriver,
 };
+use std::ffi::OsString;
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
@@ -24,7 +29,7 @@ use tokio::sync::OnceCell;
 #[derive(Debug)]
 pub struct QemuDriver {
     config: QemuConfig,
-    host: Arc<OnceCell<HostFacts>>,
+    host: Arc<OnceCell<Host>>,
 }
 
 pub(crate) const NAME: &str = "qemu";
@@ -42,14 +47,18 @@ impl QemuDriver {
     /// What this driver found out about the host; looking takes about 50 ms, once.
     ///
     /// # Errors
-    /// `Unavailable` if QEMU is not installed.
+    /// `Unavailable` if QEMU is not installed, or VMs cannot be jailed as the configuration demands.
     pub async fn host(&self) -> Result<&HostFacts> {
+        Ok(&self.found().await?.facts)
+    }
+
+    async fn found(&self) -> Result<&Host> {
         self.host.get_or_try_init(|| host::find(&self.config)).await.map_err(|error| {
             let binary = self.config.binary.display().to_string();
             Error::new(ErrorKind::Unavailable, "vmm", binary)
                 .adapter(NAME)
                 .operation("version")
-                .detail(format!("cannot run it: {error}; install qemu-system-x86 or set its path"))
+                .detail(error.to_string())
                 .retry(Retry::Never)
                 .source(error)
         })
@@ -71,37 +80,138 @@ impl QemuDriver {
         }
     }
 
+    /// Starts the process and writes down what there is to be given back after it.
     async fn start(
         &self,
         spec: &VmSpec,
         purpose: &PrepareFor,
         device_state: Option<File>,
-    ) -> Result<Process> {
-        let arguments = command_line(spec, purpose, self.host().await?, &self.config).arguments;
-        let broken = |what: &str, error: std::io::Error| unavailable(spec.id.as_str(), what, error);
-        let sockets =
-            files::bind_sockets(&spec.run_dir).map_err(|error| broken("cannot bind its sockets", error))?;
-        let launch = Launch {
-            binary: self.config.binary.clone(),
-            arguments,
-            run_dir: spec.run_dir.clone(),
-            netns: namespace(&spec.network),
-            sockets,
-            device_state,
+    ) -> Result<(Process, Held)> {
+        let broken = |what: &str, error: io::Error| unavailable(spec.id.as_str(), what, error);
+        let host = self.found().await?;
+        let lease = match &host.jail {
+            Some(cgroups) => Some(self.lease(spec, cgroups).await?),
+            None => None,
         };
-        let process = match process::start(launch).await {
-            Ok(process) => process,
+        let mut launch = self.launch(spec, purpose, host, lease.as_ref())?;
+        launch.device_state = device_state;
+        launch.sockets =
+            files::bind_sockets(&spec.run_dir).map_err(|error| broken("cannot bind its sockets", error))?;
+        let started = match process::start(launch).await {
+            Ok(started) => started,
             Err(error) => {
                 files::remove_live_files(&spec.run_dir);
                 let said = log::tail(&spec.run_dir.join(files::VMM_LOG)).await;
                 return Err(broken(&format!("cannot start QEMU: {said}"), error));
             }
         };
-        let left = Left::new(process.handle(NAME, &spec.id, &spec.run_dir), spec.console_limit_bytes);
+        let held = match lease {
+            Some(lease) => lease.hand_over(started.pid()),
+            None => Ok(Held::default()),
+        };
+        let held = held.map_err(|error| broken("cannot note its user id", error))?;
+        let left_over = at_end(&spec.run_dir, held.clone());
+        let process = started.watch(left_over).map_err(|error| broken("cannot watch its process", error))?;
+        let handle = process.handle(NAME, &spec.id, &spec.run_dir);
+        let left = Left { handle, console_limit_bytes: spec.console_limit_bytes, held: held.clone() };
         left.write().await.map_err(|error| broken("cannot write its handle", error))?;
-        Ok(process)
+        Ok((process, held))
+    }
+
+    async fn lease(&self, spec: &VmSpec, cgroups: &Cgroups) -> Result<Lease> {
+        let (config, cgroups, needs) = (self.config.jail.clone(), cgroups.clone(), self.needs(spec));
+        let taken = tokio::task::spawn_blocking(move || Lease::take(&config, &cgroups, &needs)).await;
+        let taken = taken.unwrap_or_else(|error| Err(LeaseError::Cgroups(io::Error::other(error))));
+        taken.map_err(|error| unavailable(spec.id.as_str(), "it cannot be jailed", error))
+    }
+
+    fn needs(&self, spec: &VmSpec) -> Needs {
+        let writable = spec.disks.iter().filter(|disk| disk.access == DiskAccess::ReadWrite);
+        Needs {
+            memory_bytes: spec.memory.bytes()
+                + (u64::from(self.config.translation_buffer_mib + QEMU_MIB) << 20),
+            vcpus: spec.vcpus,
+            other_threads: OTHER_THREADS,
+            disks: writable.map(|disk| disk.path.clone()).collect(),
+        }
+    }
+
+    fn launch(
+        &self,
+        spec: &VmSpec,
+        purpose: &PrepareFor,
+        host: &Host,
+        lease: Option<&Lease>,
+    ) -> Result<Launch> {
+        let view = View::new(spec, purpose)?;
+        let mut config = self.config.clone();
+        let mut arguments: Vec<OsString> = Vec::new();
+        let (view, cage) = match lease {
+            Some(lease) => {
+                let view = view.in_a_jail(&host.facts);
+                if let PrepareFor::Restore(parts) = purpose {
+                    let shared = open_to_others(&parts.memory, host.access_to_memory());
+                    shared
+                        .map_err(|error| unavailable(spec.id.as_str(), "cannot share its snapshot", error))?;
+                }
+                // Where QEMU looks by itself depends on /proc, which is not in the jail.
+                config.firmware = in_data(&config.firmware, &host.programs.data).unwrap_or(config.firmware);
+                for folder in &host.programs.data {
+                    arguments.extend(["-L".into(), folder.into()]);
+                }
+                let mounts = [host.programs.files.as_slice(), &view.mounts].concat();
+                let over = self.config.jail.claims.clone();
+                let cage = Cage { over, mounts, devices: view.devices(), owner: lease.uid() };
+                (view, Some(cage))
+            }
+            None => (view.on_the_host(&host.programs.qemu, &host.facts), None),
+        };
+        arguments.extend(view.arguments());
+        arguments.extend(command_line(&view.spec, &view.purpose, &host.facts, &config).arguments);
+        Ok(Launch {
+            program: host.programs.qemu.clone(),
+            arguments,
+            run_dir: spec.run_dir.clone(),
+            sockets: Vec::new(),
+            device_state: None,
+            disks: view.disks,
+            net: net(&spec.network, cage.is_some()),
+            cage,
+            openable: view.openable,
+        })
+    }
+
+    /// Connects to the process, and meanwhile moves it into its control groups.
+    async fn attach(&self, spec: &VmSpec, process: Process, held: Held) -> Result<Vm> {
+        let pid = process.pid();
+        let limiting = tokio::task::spawn_blocking(move || held.join(pid));
+        let vm = Vm::attach(
+            &spec.run_dir,
+            process,
+            self.attachment(spec.id.clone(), spec.console_limit_bytes).await?,
+        )
+        .await?;
+        let limited = limiting.await.map_err(io::Error::other).and_then(|limited| limited);
+        match limited {
+            Ok(()) => Ok(vm),
+            Err(error) => {
+                vm.end().await;
+                Err(unavailable(spec.id.as_str(), "cannot limit it", error))
+            }
+        }
+    }
+
+    async fn attachment(&self, id: flames_vmm::VmId, console_limit: u64) -> Result<Attach> {
+        let host = self.found().await?;
+        let clones = host.jail.is_some().then(|| host.access_to_memory());
+        Ok(Attach { id, console_limit, timeout: self.config.command_timeout(), clones })
     }
 }
+
+/// What QEMU takes beside the guest's memory and the buffer of translated code, in MiB.
+const QEMU_MIB: u32 = 64;
+/// Its own threads beside the virtual CPUs': up to 64 wait for files at once, and it ends when it gets none.
+const OTHER_THREADS: u32 = 80;
 
 #[async_trait]
 impl VmmDriver for QemuDriver {
@@ -126,8 +236,8 @@ impl VmmDriver for QemuDriver {
     async fn prepare(&self, spec: VmSpec, purpose: PrepareFor) -> Result<Box<dyn PreparedVm>> {
         let says_who = |error: Error| error.adapter(NAME).operation("prepare");
         let device_state = self.check(&spec, &purpose).await.map_err(says_who)?;
-        let process = self.start(&spec, &purpose, device_state).await.map_err(says_who)?;
-        let vm = Vm::attach(&spec, process, self.config.command_timeout()).await.map_err(says_who)?;
+        let (process, held) = self.start(&spec, &purpose, device_state).await.map_err(says_who)?;
+        let vm = self.attach(&spec, process, held).await.map_err(says_who)?;
         let then = match purpose {
             PrepareFor::Boot => Then::Boot { greeting: spec.boot_channel.greeting },
             PrepareFor::Restore(parts) => {
@@ -146,26 +256,41 @@ impl VmmDriver for QemuDriver {
                     .detail(format!("belongs to the driver `{}`", handle.driver)),
             ));
         }
-        let run_dir = handle.run_dir.clone();
-        let found = Process::adopt(handle, move || files::remove_live_files(&run_dir))
+        let left = Left::read_or_guess(handle).await;
+        let found = Process::adopt(handle, at_end(&handle.run_dir, left.held.clone()))
             .map_err(|error| says_who(unavailable(handle.id.as_str(), "cannot watch its process", error)))?;
-        let Some(process) = found else { return Ok(None) };
-        let limit = Left::console_limit(handle).await;
-        let vm = Vm::attach_again(handle, process, self.config.command_timeout(), limit).await;
-        let vm = vm.map_err(says_who)?;
+        let Some(process) = found else {
+            if left.handle == *handle {
+                left.held.give_back();
+            }
+            return Ok(None);
+        };
+        let with = self.attachment(handle.id.clone(), left.console_limit_bytes).await.map_err(says_who)?;
+        let vm = Vm::attach_again(&handle.run_dir, process, with).await.map_err(says_who)?;
         Ok(Some(Box::new(vm)))
     }
 }
 
+/// What is done when the process is gone.
+fn at_end(run_dir: &std::path::Path, held: Held) -> impl FnOnce() + Send + 'static {
+    let run_dir = run_dir.to_owned();
+    move || {
+        files::remove_live_files(&run_dir);
+        held.give_back();
+    }
+}
+
 /// What fails here fails again, and is told, where somebody needs it.
-async fn look_ahead(host: Arc<OnceCell<HostFacts>>, config: QemuConfig) {
+async fn look_ahead(host: Arc<OnceCell<Host>>, config: QemuConfig) {
     let _told_later = host.get_or_try_init(|| host::find(&config)).await;
 }
 
-fn namespace(network: &Network) -> Option<std::path::PathBuf> {
+/// A QEMU that forwards a port of the host's must be where that port is.
+fn net(network: &Network, jailed: bool) -> Net {
     match network {
-        Network::Tap { netns, .. } => Some(netns.clone()),
-        Network::None | Network::User { .. } => None,
+        Network::Tap { netns, .. } => Net::Named(netns.clone()),
+        Network::None if jailed => Net::Own,
+        Network::None | Network::User { .. } => Net::Host,
     }
 }
 

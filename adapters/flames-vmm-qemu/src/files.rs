@@ -22,6 +22,9 @@ pub(crate) const FIRST_SOCKET_FD: i32 = 3;
 /// Descriptor of the device state inside a QEMU that restores.
 pub(crate) const DEVICE_STATE_FD: i32 = 6;
 
+/// Descriptor of the first disk inside QEMU; the others follow.
+pub(crate) const FIRST_DISK_FD: i32 = 7;
+
 /// Longest path of a unix socket that Linux takes, without the closing zero.
 const MAX_SOCKET_PATH: usize = 107;
 

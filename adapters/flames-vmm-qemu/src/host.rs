@@ -1,10 +1,21 @@
 //! What QEMU's command line depends on and only this host knows: its version and the time stamp counter.
 
 use crate::config::QemuConfig;
+use crate::programs::Programs;
+use flames_vmm::jail::{self, Access, Cgroups, JailConfig, JailMode};
 use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
+
+/// What the driver found, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Host {
+    pub(crate) facts: HostFacts,
+    pub(crate) programs: Programs,
+    /// The control groups of jailed VMs; `None` where VMs are not jailed.
+    pub(crate) jail: Option<Cgroups>,
+}
 
 /// Facts of this host, found once per driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,30 +26,100 @@ pub struct HostFacts {
     pub tsc_khz: Option<u32>,
 }
 
-impl HostFacts {
-    /// The first number of the version; 0 if there is none.
-    pub fn major(&self) -> u32 {
-        self.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0)
+impl Host {
+    /// What a clone does with the file of its snapshot's memory.
+    pub(crate) fn access_to_memory(&self) -> Access {
+        if self.facts.maps_read_only() { Access::Read } else { Access::Write }
     }
 }
 
-/// Asks QEMU for its version and measures the counter, both at once.
-pub(crate) async fn find(config: &QemuConfig) -> io::Result<HostFacts> {
-    let (version, measured) = tokio::join!(version(config), measure_tsc());
-    Ok(HostFacts { version: version?, tsc_khz: config.tsc_khz.or(measured) })
+/// Why no VM can run here, with the mend.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error("cannot run it: {0}; install qemu-system-x86 or set its path")]
+    Missing(#[source] io::Error),
+    #[error(
+        "it is not QEMU, or does not work: asked for its version it says {0:?}; set the path of qemu-system-x86_64"
+    )]
+    Other(String),
+    #[error("QEMU {0} is too old: install 7.2 or later")]
+    TooOld(String),
+    #[error("VMs cannot be jailed: {0}, or choose to run without (vmm.jail = \"none-insecure\")")]
+    Jail(String),
 }
 
-async fn version(config: &QemuConfig) -> io::Result<String> {
-    let output = Command::new(&config.binary).arg("--version").stdin(Stdio::null()).output().await?;
+/// The oldest that this was tested with.
+const OLDEST: (u32, u32) = (7, 2);
+/// From here on a memory file that is mapped privately need not be opened for writing.
+const MAPS_READ_ONLY: (u32, u32) = (8, 2);
+
+impl HostFacts {
+    /// The first number of the version; 0 if there is none.
+    pub fn major(&self) -> u32 {
+        self.release().0
+    }
+
+    /// Whether a clone's QEMU does without the right to write to its snapshot's memory.
+    pub(crate) fn maps_read_only(&self) -> bool {
+        self.release() >= MAPS_READ_ONLY
+    }
+
+    fn release(&self) -> (u32, u32) {
+        let mut numbers = self.version.split('.').map(|number| number.parse().unwrap_or(0));
+        let mut number = || numbers.next().unwrap_or(0);
+        (number(), number())
+    }
+}
+
+/// Asks QEMU for its version and its files, and measures the counter, all at once.
+pub(crate) async fn find(config: &QemuConfig) -> Result<Host, Unfit> {
+    let programs = Programs::find(&config.binary, &config.firmware);
+    let (version, programs, measured) = tokio::join!(version(config), programs, measure_tsc());
+    let facts = HostFacts { version: version?, tsc_khz: config.tsc_khz.or(measured) };
+    if facts.release() < OLDEST {
+        return Err(Unfit::TooOld(facts.version));
+    }
+    Ok(Host { facts, programs: programs.map_err(Unfit::Missing)?, jail: jail(&config.jail)? })
+}
+
+/// Without root there is no jail, as there is none of a daemon that is not trusted with the host; with root there is,
+/// or no VM.
+fn jail(config: &JailConfig) -> Result<Option<Cgroups>, Unfit> {
+    if config.mode == JailMode::NoneInsecure {
+        tracing::warn!("VMS RUN WITHOUT A JAIL: a guest that breaks out of QEMU is the daemon's user");
+        return Ok(None);
+    }
+    if let Some(impediment) = jail::impediment() {
+        tracing::warn!(
+            "VMs run without a jail: {impediment}. A guest that breaks out of QEMU is the daemon's user, and may open \
+             what programs of the system may"
+        );
+        return Ok(None);
+    }
+    let cgroups = Cgroups::find();
+    if let Some(impediment) = cgroups.impediment(config) {
+        return Err(Unfit::Jail(impediment));
+    }
+    for name in cgroups.missing() {
+        tracing::warn!(name, "this host lacks a control group controller: VMs are not limited by it");
+    }
+    cgroups
+        .make_parent(config)
+        .map_err(|error| Unfit::Jail(format!("cannot make control groups: {error}")))?;
+    Ok(Some(cgroups))
+}
+
+async fn version(config: &QemuConfig) -> Result<String, Unfit> {
+    let output = Command::new(&config.binary).arg("--version").stdin(Stdio::null()).output().await;
+    let output = output.map_err(Unfit::Missing)?;
     let text = String::from_utf8_lossy(&output.stdout);
-    parse_version(&text).map(str::to_owned).ok_or_else(|| {
-        io::Error::other(format!("`{} --version` does not name a version", config.binary.display()))
-    })
+    let first = || text.lines().next().unwrap_or_default().chars().take(80).collect();
+    parse_version(&text).map(str::to_owned).ok_or_else(|| Unfit::Other(first()))
 }
 
 /// Finds `7.2.22` in `QEMU emulator version 7.2.22 (Debian 1:7.2+...)`.
 fn parse_version(text: &str) -> Option<&str> {
-    let (_, rest) = text.split_once("version ")?;
+    let (_, rest) = text.strip_prefix("QEMU emulator ")?.split_once("version ")?;
     let version = rest.split_whitespace().next()?;
     version.starts_with(|first: char| first.is_ascii_digit()).then_some(version)
 }

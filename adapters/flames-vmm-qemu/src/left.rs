@@ -1,5 +1,6 @@
 //! What a daemon leaves in a VM's run directory for the daemon that comes after it.
 
+use flames_vmm::jail::Held;
 use flames_vmm::{HANDLE_FILE, VmHandle};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -8,18 +9,20 @@ use std::io;
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Left {
     #[serde(flatten)]
-    handle: VmHandle,
-    console_limit_bytes: u64,
+    pub(crate) handle: VmHandle,
+    #[serde(default = "unknown_console_limit")]
+    pub(crate) console_limit_bytes: u64,
+    /// To be given back after it; none of a VM without a jail.
+    #[serde(default)]
+    pub(crate) held: Held,
 }
 
 /// The limit of a console whose VM left none.
-const UNKNOWN_CONSOLE_LIMIT: u64 = 1 << 20;
+fn unknown_console_limit() -> u64 {
+    1 << 20
+}
 
 impl Left {
-    pub(crate) fn new(handle: VmHandle, console_limit_bytes: u64) -> Self {
-        Self { handle, console_limit_bytes }
-    }
-
     /// Writes it in one step: whoever reads finds all of it or nothing.
     pub(crate) async fn write(&self) -> io::Result<()> {
         let path = self.handle.run_dir.join(HANDLE_FILE);
@@ -28,20 +31,22 @@ impl Left {
         tokio::fs::rename(&unfinished, &path).await
     }
 
-    /// The limit of the console of the VM that `handle` names.
-    pub(crate) async fn console_limit(handle: &VmHandle) -> u64 {
-        match Self::read(handle).await {
-            Ok(left) => left.console_limit_bytes,
-            Err(error) => {
-                tracing::warn!(vm = %handle.id, %error, "cannot read what an earlier daemon left");
-                UNKNOWN_CONSOLE_LIMIT
-            }
-        }
-    }
-
-    async fn read(handle: &VmHandle) -> io::Result<Self> {
+    /// What was left for the VM that `handle` names.
+    pub(crate) async fn read(handle: &VmHandle) -> io::Result<Self> {
         let text = tokio::fs::read(handle.run_dir.join(HANDLE_FILE)).await?;
         Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// The same, or what can be known without it.
+    pub(crate) async fn read_or_guess(handle: &VmHandle) -> Self {
+        Self::read(handle).await.unwrap_or_else(|error| {
+            tracing::warn!(vm = %handle.id, %error, "cannot read what an earlier daemon left");
+            Self {
+                handle: handle.clone(),
+                console_limit_bytes: unknown_console_limit(),
+                held: Held::default(),
+            }
+        })
     }
 }
 
@@ -51,7 +56,7 @@ mod tests {
     use flames_vmm::VmId;
 
     #[tokio::test]
-    async fn the_next_daemon_finds_the_handle_and_the_console_limit() {
+    async fn the_next_daemon_finds_the_handle_and_what_there_is_to_give_back() {
         let folder = tempfile::tempdir().unwrap();
         let handle = VmHandle {
             id: VmId::parse("a").unwrap(),
@@ -61,9 +66,11 @@ mod tests {
             executable: "/usr/bin/qemu".into(),
             run_dir: folder.path().into(),
         };
-        assert_eq!(Left::console_limit(&handle).await, UNKNOWN_CONSOLE_LIMIT);
-        Left::new(handle.clone(), 4711).write().await.unwrap();
-        assert_eq!(Left::console_limit(&handle).await, 4711);
+        assert_eq!(Left::read_or_guess(&handle).await.console_limit_bytes, unknown_console_limit());
+        let held = Held { cgroups: vec!["/sys/fs/cgroup/x".into()], ..Held::default() };
+        let left = Left { handle: handle.clone(), console_limit_bytes: 4711, held };
+        left.write().await.unwrap();
+        assert_eq!(Left::read_or_guess(&handle).await, left);
         let stored = std::fs::read(folder.path().join(HANDLE_FILE)).unwrap();
         assert_eq!(serde_json::from_slice::<VmHandle>(&stored).unwrap(), handle);
     }

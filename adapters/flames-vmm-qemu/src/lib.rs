@@ -29,8 +29,10 @@ mod host;
 mod left;
 mod memory;
 mod process;
+mod programs;
 mod qmp;
 mod snapshot;
+mod view;
 
 pub use command::{CommandLine, command_line};
 pub use config::QemuConfig;

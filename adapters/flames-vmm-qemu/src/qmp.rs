@@ -1,15 +1,20 @@
 //! QEMU's control protocol: one JSON object per line over a unix socket.
 //!
-//! The protocol is small and this driver uses eight commands, so this is a client of its own. The `qapi` crate
+//! The protocol is small and this driver uses ten commands, so this is a client of its own. The `qapi` crate
 //! generates types for a thousand commands of one QEMU version, and its last release is older than the
 //! versions driven here.
 
 use futures::{SinkExt, StreamExt};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -62,6 +67,7 @@ pub(crate) enum RunState {
 #[derive(Debug)]
 struct Request {
     command: Value,
+    file: Option<OwnedFd>,
     answer: oneshot::Sender<Result<Value, String>>,
 }
 
@@ -108,10 +114,14 @@ impl Qmp {
         self.execute("stop", json!({})).await.map(drop)
     }
 
-    /// Writes what the devices hold, and nothing of the memory, into a file. The virtual CPUs must be stopped.
-    pub(crate) async fn save_devices(&self, file: &str) -> Result<(), QmpError> {
-        let arguments = json!({"filename": file, "live": false});
-        self.execute("xen-save-devices-state", arguments).await.map(drop)
+    /// Writes what the devices hold, and nothing of the memory, into an empty file. The virtual CPUs must be stopped.
+    pub(crate) async fn save_devices(&self, file: OwnedFd) -> Result<(), QmpError> {
+        let added = self.execute_with("add-fd", json!({}), Some(file)).await?;
+        let set = added["fdset-id"].as_u64().ok_or_else(|| QmpError::Protocol(added.to_string()))?;
+        let arguments = json!({"filename": format!("/dev/fdset/{set}"), "live": false});
+        let saved = self.execute("xen-save-devices-state", arguments).await.map(drop);
+        self.execute("remove-fd", json!({"fdset-id": set})).await?;
+        saved
     }
 
     /// Puts the devices into the state that is read from an open descriptor of QEMU's. A QEMU that cannot do it
@@ -144,8 +154,18 @@ impl Qmp {
 
     /// Runs one command.
     pub(crate) async fn execute(&self, command: &'static str, arguments: Value) -> Result<Value, QmpError> {
+        self.execute_with(command, arguments, None).await
+    }
+
+    /// Runs one command that is given an open file.
+    async fn execute_with(
+        &self,
+        command: &'static str,
+        arguments: Value,
+        file: Option<OwnedFd>,
+    ) -> Result<Value, QmpError> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { command: json!({"execute": command, "arguments": arguments}), answer };
+        let request = Request { command: json!({"execute": command, "arguments": arguments}), file, answer };
         self.requests.send(request).await.map_err(|_| QmpError::Closed)?;
         match tokio::time::timeout(self.timeout, answered).await {
             Ok(Ok(Ok(value))) => Ok(value),
@@ -196,10 +216,16 @@ impl Connection {
         }
     }
 
-    async fn send(&mut self, Request { mut command, answer }: Request) -> bool {
+    async fn send(&mut self, Request { mut command, file, answer }: Request) -> bool {
         self.next_id += 1;
         command["id"] = json!(self.next_id);
         self.waiting.insert(self.next_id, answer);
+        if let Some(file) = file {
+            // A descriptor travels with a byte; one that means nothing, before the command that takes it.
+            if send_file(self.lines.get_ref(), &file).await.is_err() {
+                return false;
+            }
+        }
         self.lines.send(command.to_string()).await.is_ok()
     }
 
@@ -225,6 +251,18 @@ impl Connection {
             let _ = waiting.send(result);
         }
     }
+}
+
+async fn send_file(socket: &UnixStream, file: &OwnedFd) -> std::io::Result<()> {
+    let send = || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let files = [file.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&files));
+        let blank = [IoSlice::new(b" ")];
+        Ok(rustix::net::sendmsg(socket, &blank, &mut control, SendFlags::NOSIGNAL).map(drop)?)
+    };
+    socket.async_io(Interest::WRITABLE, send).await
 }
 
 #[derive(Debug, PartialEq)]

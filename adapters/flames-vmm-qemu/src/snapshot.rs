@@ -5,6 +5,7 @@ use crate::files;
 use crate::memory::{CopyError, GuestMemory};
 use crate::qmp::{QmpError, RunState};
 use crate::vm::Vm;
+use flames_vmm::jail::open_to_others;
 use flames_vmm::log;
 use flames_vmm::{Error, ErrorKind, Result, SnapshotParts, UnfinishedParts, VmSpec};
 use std::fs::File;
@@ -24,6 +25,11 @@ impl Vm {
         let parts = UnfinishedParts::create(into)?;
         self.save_devices(&parts).await?;
         let parts = self.copy_memory(parts).await?;
+        if let Some(access) = self.clones {
+            // Now and not when the first clone is made: whoever keeps a hash of it watches for changes.
+            let shared = open_to_others(parts.memory(), access);
+            shared.map_err(|error| UnfinishedParts::cannot_write(parts.memory(), error))?;
+        }
         Ok(parts.finish(self.qmp.version()))
     }
 
@@ -36,12 +42,11 @@ impl Vm {
         }
     }
 
+    /// QEMU gets the open file: it sees no folder of the host's, and may write to none.
     async fn save_devices(&self, parts: &UnfinishedParts) -> Result<()> {
-        let Some(file) = parts.device_state().to_str() else {
-            let detail = "the folder's path is not UTF-8, and QEMU's control protocol takes nothing else";
-            return Err(self.error(ErrorKind::InvalidInput, "snapshot").detail(detail));
-        };
-        match self.qmp.save_devices(file).await {
+        let file = File::options().write(true).open(parts.device_state());
+        let file = file.map_err(|error| UnfinishedParts::cannot_write(parts.device_state(), error))?;
+        match self.qmp.save_devices(file.into()).await {
             Err(QmpError::Refused { reason, .. }) => {
                 Err(UnfinishedParts::cannot_write(parts.device_state(), reason))
             }

@@ -7,11 +7,12 @@ use crate::exit::{Asked, Evidence, cause};
 use crate::files;
 use crate::qmp::{Qmp, QmpError, RunState};
 use async_trait::async_trait;
+use flames_vmm::jail::Access;
 use flames_vmm::log;
 use flames_vmm::process::Process;
 use flames_vmm::{
     AgentReady, BootingVm, Error, ErrorKind, Exit, PreparedVm, Result, RunningVm, SnapshotParts,
-    StopDeadlines, VmDescription, VmHandle, VmId, VmSpec, VmState,
+    StopDeadlines, VmDescription, VmHandle, VmId, VmState,
 };
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +48,8 @@ struct Booting {
 pub(crate) struct Vm {
     id: VmId,
     run_dir: PathBuf,
+    /// What clones that have a user of their own do with the memory of a snapshot.
+    pub(crate) clones: Option<Access>,
     pub(crate) process: Process,
     pub(crate) qmp: Qmp,
     /// Held by whoever switches the virtual CPUs on or off, or needs them to stay as they are.
@@ -55,6 +58,17 @@ pub(crate) struct Vm {
     console: Console,
     stop_asked: AtomicBool,
     exit: OnceCell<Exit>,
+}
+
+/// What is to be known of a VM beside its process.
+#[derive(Clone, Debug)]
+pub(crate) struct Attach {
+    pub(crate) id: VmId,
+    pub(crate) console_limit: u64,
+    /// For one answer of QEMU's.
+    pub(crate) timeout: Duration,
+    /// What clones that have a user of their own do with the memory of a snapshot.
+    pub(crate) clones: Option<Access>,
 }
 
 impl Prepared {
@@ -103,46 +117,41 @@ impl BootingVm for Booting {
 impl Vm {
     /// Connects to a QEMU that was just started. A QEMU that could not start has closed its sockets, and the
     /// error quotes what it printed.
-    pub(crate) async fn attach(spec: &VmSpec, process: Process, timeout: Duration) -> Result<Self> {
-        match Self::connect(&spec.run_dir, timeout, spec.console_limit_bytes).await {
-            Ok(lines) => Ok(Self::new(spec.id.clone(), spec.run_dir.clone(), process, lines)),
+    pub(crate) async fn attach(run_dir: &Path, process: Process, with: Attach) -> Result<Self> {
+        match Self::connect(run_dir, &with).await {
+            Ok(lines) => Ok(Self::new(run_dir, process, lines, with)),
             Err(error) => {
                 process.kill();
                 process.ended().await;
                 // Once more: it may have ended before its handle was written.
-                files::remove_live_files(&spec.run_dir);
-                let said = log::tail(&spec.run_dir.join(files::VMM_LOG)).await;
-                Err(unavailable(spec.id.as_str(), &format!("QEMU does not start: {said}"), error))
+                files::remove_live_files(run_dir);
+                let said = log::tail(&run_dir.join(files::VMM_LOG)).await;
+                Err(unavailable(with.id.as_str(), &format!("QEMU does not start: {said}"), error))
             }
         }
     }
 
     /// Connects to a QEMU that an earlier daemon started.
-    pub(crate) async fn attach_again(
-        handle: &VmHandle,
-        process: Process,
-        timeout: Duration,
-        console_limit: u64,
-    ) -> Result<Self> {
-        let lines = Self::connect(&handle.run_dir, timeout, console_limit).await;
-        let lines = lines.map_err(|error| {
-            unavailable(handle.id.as_str(), "its process lives and does not answer", error)
-        })?;
-        Ok(Self::new(handle.id.clone(), handle.run_dir.clone(), process, lines))
+    pub(crate) async fn attach_again(run_dir: &Path, process: Process, with: Attach) -> Result<Self> {
+        let lines = Self::connect(run_dir, &with)
+            .await
+            .map_err(|error| unavailable(with.id.as_str(), "its process lives and does not answer", error))?;
+        Ok(Self::new(run_dir, process, lines, with))
     }
 
-    async fn connect(run_dir: &Path, timeout: Duration, console_limit: u64) -> Result<Lines, QmpError> {
+    async fn connect(run_dir: &Path, with: &Attach) -> Result<Lines, QmpError> {
         let (qmp, boot) = (run_dir.join(files::QMP), run_dir.join(files::BOOT));
-        let console = Console::attach(run_dir, console_limit).await.map_err(QmpError::Connect)?;
+        let console = Console::attach(run_dir, with.console_limit).await.map_err(QmpError::Connect)?;
         let boot = BootSocket::connect(&boot).await.map_err(QmpError::Connect)?;
-        Ok(Lines { qmp: Qmp::connect(&qmp, timeout).await?, boot, console })
+        Ok(Lines { qmp: Qmp::connect(&qmp, with.timeout).await?, boot, console })
     }
 
-    fn new(id: VmId, run_dir: PathBuf, process: Process, lines: Lines) -> Self {
+    fn new(run_dir: &Path, process: Process, lines: Lines, with: Attach) -> Self {
         let Lines { qmp, boot, console } = lines;
         Self {
-            id,
-            run_dir,
+            id: with.id,
+            run_dir: run_dir.to_owned(),
+            clones: with.clones,
             process,
             qmp,
             switch: Mutex::default(),
@@ -151,6 +160,12 @@ impl Vm {
             stop_asked: AtomicBool::new(false),
             exit: OnceCell::new(),
         }
+    }
+
+    /// Ends it, and waits for the end.
+    pub(crate) async fn end(&self) {
+        self.process.kill();
+        self.process.ended().await;
     }
 
     pub(crate) fn run_dir(&self) -> &Path {

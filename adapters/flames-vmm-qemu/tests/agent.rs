@@ -4,7 +4,7 @@
 mod support;
 
 use flames_vmm::{ExitCause, PrepareFor, StopDeadlines, VmmDriver};
-use flames_vmm_qemu::{QemuConfig, QemuDriver};
+use flames_vmm_qemu::QemuDriver;
 use std::time::{Duration, Instant};
 use support::agent::AgentVm;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[tokio::test]
 async fn the_agent_serves_over_the_forwarded_port() {
     let Some(parts) = AgentVm::make("mini").await else { return };
-    let driver = QemuDriver::new(QemuConfig::default());
+    let driver = QemuDriver::new(support::config());
     let prepared = driver.prepare(parts.spec.clone(), PrepareFor::Boot).await.unwrap();
     let (vm, ready) = prepared.boot().await.unwrap().ready().await.unwrap();
     assert!(!ready.version.is_empty());
@@ -28,7 +28,7 @@ async fn an_image_that_is_none_is_an_error_with_the_agents_words() {
     let garbage = parts.spec.run_dir.join("garbage.erofs");
     std::fs::write(&garbage, vec![0; 1 << 20]).unwrap();
     parts.spec.disks[1].path = garbage;
-    let driver = QemuDriver::new(QemuConfig::default());
+    let driver = QemuDriver::new(support::config());
     let booting = driver.prepare(parts.spec.clone(), PrepareFor::Boot).await.unwrap().boot().await.unwrap();
     let ready = tokio::time::timeout(Duration::from_secs(30), booting.ready()).await.unwrap();
     let error = ready.expect_err("the guest has no root file system");
@@ -42,7 +42,7 @@ async fn a_graceful_stop_leaves_what_was_written_on_a_clean_disk() {
         flames_provider::conformance::skip("qemu", "install e2fsprogs");
         return;
     }
-    let driver = QemuDriver::new(QemuConfig::default());
+    let driver = QemuDriver::new(support::config());
     let prepared = driver.prepare(parts.spec.clone(), PrepareFor::Boot).await.unwrap();
     let (vm, _ready) = prepared.boot().await.unwrap().ready().await.unwrap();
     // As a daemon that restarts: the agent must notice who speaks to it now.
@@ -71,7 +71,7 @@ async fn a_graceful_stop_leaves_what_was_written_on_a_clean_disk() {
 #[tokio::test]
 async fn clones_serve_over_ports_of_their_own_from_disks_of_their_own() {
     let Some(source) = AgentVm::make("mini").await else { return };
-    let driver = QemuDriver::new(QemuConfig::default());
+    let driver = QemuDriver::new(support::config());
     let prepared = driver.prepare(source.spec.clone(), PrepareFor::Boot).await.unwrap();
     let (vm, _ready) = prepared.boot().await.unwrap().ready().await.unwrap();
     let folder = tempfile::tempdir().unwrap();

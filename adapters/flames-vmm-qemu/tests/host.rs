@@ -129,14 +129,17 @@ async fn a_run_directory_too_deep_for_a_socket_is_refused() {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_private_and_sparse_and_fits_no_smaller_machine() {
+async fn a_snapshot_is_sparse_and_fits_no_smaller_machine() {
     use std::os::unix::fs::MetadataExt;
     let Some(factory) = QemuFactory::find() else { return };
     let (spec, vm) = boot(&factory, factory.spec(Guest::Ready).await).await;
     vm.pause().await.unwrap();
     let parts = vm.snapshot(factory.folder()).await.unwrap();
     let memory = std::fs::metadata(&parts.memory).unwrap();
-    assert_eq!((memory.len(), memory.mode() & 0o777), (spec.memory.bytes(), 0o600));
+    assert_eq!(memory.len(), spec.memory.bytes());
+    // A jailed clone has a user of its own, who reads it; an old QEMU opens it for writing, too.
+    let device_state = std::fs::metadata(&parts.device_state).unwrap();
+    assert_eq!(device_state.mode() & 0o777, 0o600);
     assert!(memory.blocks() * 512 < memory.len() / 2, "{} blocks", memory.blocks());
 
     let no_disk = VmSpec { disks: Vec::new(), ..factory.spec(Guest::Ready).await };

@@ -1,7 +1,8 @@
 //! A VMM's process as every driver has it: told from a later one with its pid, watched to its end by pidfd.
 
 use crate::{VmHandle, VmId};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::fs::{Gid, Uid};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -135,6 +136,111 @@ impl Drop for Process {
             self.kill();
         }
     }
+}
+
+/// A child that runs and is not yet watched: what there is to be given back after it is being written down. Killed when
+/// dropped.
+#[derive(Debug)]
+pub struct Started {
+    identity: Identity,
+    pidfd: OwnedFd,
+    child: Option<Child>,
+}
+
+/// A VMM opens sockets, images, a TAP and event loops: a few dozen. With the half million that daemons often inherit,
+/// API sockets have stalled for seconds.
+pub const OPEN_FILES: u64 = 2048;
+
+impl Started {
+    /// Finds what is needed to watch a child. `executable` is what `/proc/<pid>/exe` will say, where it does not say so
+    /// yet.
+    ///
+    /// # Errors
+    /// When the child is gone. It is ended in any case.
+    pub fn find(child: Child, executable: Option<PathBuf>) -> io::Result<Self> {
+        match identify(&child, executable) {
+            Ok((identity, pidfd)) => Ok(Self { identity, pidfd, child: Some(child) }),
+            Err(error) => {
+                end_orphan(child);
+                Err(error)
+            }
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.identity.pid
+    }
+
+    /// `at_end` runs once when it has ended, before anybody is told.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn watch(mut self, at_end: impl FnOnce() + Send + 'static) -> io::Result<Process> {
+        let process = Process::watch(self.identity.clone(), self.pidfd.try_clone()?, at_end)?;
+        self.child = None;
+        Ok(process)
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(child) = self.child.take() {
+            end_orphan(child);
+        }
+    }
+}
+
+fn identify(child: &Child, executable: Option<PathBuf>) -> io::Result<(Identity, OwnedFd)> {
+    let pidfd = rustix::process::pidfd_open(pid_of(child)?, PidfdFlags::NONBLOCK)?;
+    let identity = match executable {
+        Some(executable) => {
+            Identity { pid: child.id(), start_ticks: start_ticks_of(child.id())?, executable }
+        }
+        None => Identity::read(child.id())?,
+    };
+    Ok((identity, pidfd))
+}
+
+fn pid_of(child: &Child) -> io::Result<Pid> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    pid.ok_or_else(|| io::Error::other("the process has no pid"))
+}
+
+/// Limits what a child may open, and its core dumps, on the thread that started it. A child that has become another user
+/// may be limited by whoever is that user, too: without CAP_SYS_RESOURCE this thread takes its id, and does nothing else
+/// any more.
+///
+/// # Errors
+/// When the kernel refuses. The child is ended then.
+pub fn limited(child: Child, user: Option<u32>) -> io::Result<Child> {
+    match pid_of(&child).and_then(|pid| limit(pid, user)) {
+        Ok(()) => Ok(child),
+        Err(error) => {
+            end_orphan(child);
+            Err(error)
+        }
+    }
+}
+
+fn limit(pid: Pid, user: Option<u32>) -> io::Result<()> {
+    match (set_limits(pid), user) {
+        (Err(rustix::io::Errno::PERM), Some(user)) => {
+            let (root, user, group) = (Uid::ROOT, Uid::from_raw(user), Gid::from_raw(user));
+            rustix::thread::set_thread_res_gid(group, Gid::ROOT, Gid::ROOT)?;
+            rustix::thread::set_thread_res_uid(user, root, root)?;
+            Ok(set_limits(pid)?)
+        }
+        (limits, _) => Ok(limits?),
+    }
+}
+
+fn set_limits(pid: Pid) -> rustix::io::Result<()> {
+    let exactly = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
+    for (resource, most) in [(Resource::Nofile, OPEN_FILES), (Resource::Core, 0)] {
+        rustix::process::prlimit(Some(pid), resource, exactly(most))?;
+    }
+    Ok(())
 }
 
 impl Identity {

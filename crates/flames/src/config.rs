@@ -258,6 +258,16 @@ pub(crate) struct Vmm {
     pub(crate) firecracker: PathBuf,
     /// Firecracker's jailer, of the same release.
     pub(crate) jailer: PathBuf,
+    /// Whether each VM is confined to a jail of its own.
+    pub(crate) jail: Jail,
+    /// First of the user and group ids that jailed VMs get, one each.
+    #[schemars(range(min = 1))]
+    pub(crate) first_uid: u32,
+    /// How many of them there are: as many jailed VMs can run at once.
+    #[schemars(range(min = 1))]
+    pub(crate) uids: u32,
+    /// Control group controllers without which no jailed VM is started, of `memory`, `cpu`, `pids` and `io`.
+    pub(crate) cgroup_controllers: Vec<String>,
     /// How much of a sandbox's console is kept, in KiB.
     #[schemars(range(min = 4, max = 1_048_576))]
     pub(crate) console_limit_kib: u64,
@@ -274,6 +284,18 @@ pub(crate) enum VmmDriver {
     Qemu,
     /// Firecracker, jailed.
     Firecracker,
+}
+
+/// Whether each VM is confined to a jail of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Jail {
+    /// A user, a root directory, namespaces and limits of its own, where the daemon is root. Without root QEMU runs
+    /// without a jail, and Firecracker not at all.
+    #[default]
+    Jailed,
+    /// No jail, for debugging: whoever breaks out of a VMM is the daemon's user.
+    NoneInsecure,
 }
 
 /// This host.
@@ -327,6 +349,10 @@ impl Default for Vmm {
             qemu: PathBuf::from("qemu-system-x86_64"),
             firecracker: PathBuf::from("firecracker"),
             jailer: PathBuf::from("jailer"),
+            jail: Jail::default(),
+            first_uid: 1_000_000,
+            uids: 65_536,
+            cgroup_controllers: ["memory", "cpu", "pids"].map(str::to_owned).into(),
             console_limit_kib: 1024,
         }
     }

@@ -8,12 +8,13 @@
 
 use async_trait::async_trait;
 use flames_provider::conformance::skip;
-use flames_vmm::conformance::{CONSOLE_LIMIT, Factory, Guest};
+use flames_vmm::conformance::{CONSOLE_LIMIT, Factory, Guest, end_vms_below};
+use flames_vmm::jail::{JailConfig, JailMode};
 use flames_vmm::{
     BootChannel, Disk, DiskAccess, MiB, Network, PrepareFor, SnapshotParts, StopDeadlines, VmHandle, VmId,
     VmSpec, VmmDriver,
 };
-use flames_vmm_firecracker::{FirecrackerConfig, FirecrackerDriver, JailMode, JailerConfig};
+use flames_vmm_firecracker::{FirecrackerConfig, FirecrackerDriver};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -59,7 +60,7 @@ impl FirecrackerFactory {
             skip("root", "run as root: VMs are jailed");
             return None;
         }
-        Self::find(JailMode::Jailer).await
+        Self::find(JailMode::Jailed).await
     }
 
     pub(crate) async fn find(jail: JailMode) -> Option<Self> {
@@ -111,44 +112,29 @@ impl FirecrackerFactory {
     }
 }
 
-const PARENT_CGROUP: &str = "flames-tests";
+pub(crate) const PARENT_CGROUP: &str = "flames-tests";
+pub(crate) const FIRST_UID: u32 = 2_000_000;
+pub(crate) const UIDS: u32 = 1000;
 
 /// A test that failed leaves VMs, which outlive their daemon as they should.
 impl Drop for FirecrackerFactory {
     fn drop(&mut self) {
-        for entry in std::fs::read_dir(self.folder.path()).unwrap().flatten() {
-            let Ok(stored) = std::fs::read(entry.path().join("vmm.json")) else { continue };
-            let Ok(handle) = serde_json::from_slice::<VmHandle>(&stored) else { continue };
-            let pid = i32::try_from(handle.pid).ok().and_then(rustix::process::Pid::from_raw).unwrap();
-            let exe = std::fs::read_link(format!("/proc/{}/exe", handle.pid));
-            if exe.is_ok_and(|exe| exe == handle.executable) {
-                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                let _not_a_child = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-            }
-            for controller in ["memory", "cpu", "pids", ""] {
-                let group = Path::new("/sys/fs/cgroup").join(controller).join(PARENT_CGROUP);
-                let _none = std::fs::remove_dir(group.join(handle.id.as_str()));
-            }
-        }
+        end_vms_below(self.folder.path());
     }
 }
 
 /// Ids of a range of the tests' own, noted where other daemons note theirs.
-fn config(jail: JailMode) -> FirecrackerConfig {
-    let jailer = JailerConfig {
-        first_uid: 2_000_000,
-        uids: 1000,
+fn config(mode: JailMode) -> FirecrackerConfig {
+    let jail = JailConfig {
+        mode,
+        first_uid: FIRST_UID,
+        uids: UIDS,
         parent_cgroup: PARENT_CGROUP.to_owned(),
         // Or the suite's deadlines would measure what else runs on the host.
         cpu_weight: 10_000,
-        ..JailerConfig::default()
+        ..JailConfig::default()
     };
-    FirecrackerConfig {
-        jail,
-        jailer,
-        kernel_args: KERNEL_ARGS.map(str::to_owned).into(),
-        ..Default::default()
-    }
+    FirecrackerConfig { jail, kernel_args: KERNEL_ARGS.map(str::to_owned).into(), ..Default::default() }
 }
 
 #[async_trait]

@@ -44,7 +44,7 @@ fn a_plain_boot_has_exactly_this_command_line() {
         -device virtio-serial-device,max_ports=3 -device virtserialport,chardev=boot,name=flames.boot,nr=1 \
         -device virtconsole,chardev=console,nr=2 \
         -drive if=none,id=d0,format=raw,readonly=on,file.locking=off,file=/i/agent.erofs -device virtio-blk-device,drive=d0 \
-        -drive if=none,id=d1,format=raw,discard=unmap,cache.no-flush=on,file=/s/a1.ext4 -device virtio-blk-device,drive=d1 \
+        -drive if=none,id=d1,format=raw,discard=unmap,cache.no-flush=on,file.auto-read-only=off,file=/s/a1.ext4 -device virtio-blk-device,drive=d1 \
         -object rng-random,id=r,filename=/dev/urandom -device virtio-rng-device,rng=r \
         -serial none -display none -monitor none -nodefaults -no-user-config -no-reboot -S \
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";

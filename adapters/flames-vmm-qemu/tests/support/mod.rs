@@ -5,6 +5,7 @@ pub(crate) mod agent;
 
 use async_trait::async_trait;
 use flames_vmm::conformance::{CONSOLE_LIMIT, Factory, Guest};
+use flames_vmm::jail::JailConfig;
 use flames_vmm::{BootChannel, Disk, DiskAccess, MiB, Network, VmHandle, VmId, VmSpec, VmmDriver};
 use flames_vmm_qemu::{QemuConfig, QemuDriver};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -44,15 +45,41 @@ impl QemuFactory {
         Some(Self { kernel, image: image(), folder, made: AtomicU32::new(0), small_disk: OnceLock::new() })
     }
 
+    /// Where VMs are jailed, too.
+    pub(crate) fn jailed() -> Option<Self> {
+        if let Some(impediment) = flames_vmm::jail::impediment() {
+            flames_provider::conformance::skip("root", &impediment);
+            return None;
+        }
+        Self::find()
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 }
 
+/// Ids and control groups of the tests' own, the ids noted where other daemons note theirs.
+pub(crate) fn config() -> QemuConfig {
+    let jail = JailConfig {
+        first_uid: FIRST_UID,
+        uids: UIDS,
+        parent_cgroup: PARENT_CGROUP.to_owned(),
+        // As much as whoever reads their consoles: QEMU drops what is not read in time.
+        cpu_weight: 100,
+        ..JailConfig::default()
+    };
+    QemuConfig { jail, ..QemuConfig::default() }
+}
+
+pub(crate) const FIRST_UID: u32 = 2_100_000;
+pub(crate) const UIDS: u32 = 1000;
+pub(crate) const PARENT_CGROUP: &str = "flames-tests-qemu";
+
 #[async_trait]
 impl Factory for QemuFactory {
     fn driver(&self) -> Arc<dyn VmmDriver> {
-        Arc::new(QemuDriver::new(QemuConfig::default()))
+        Arc::new(QemuDriver::new(config()))
     }
 
     async fn spec(&self, guest: Guest) -> VmSpec {
@@ -75,9 +102,10 @@ impl Factory for QemuFactory {
         }
     }
 
+    /// By the one signal that the first process of a pid namespace does not survive when it comes from outside.
     async fn crash(&self, handle: &VmHandle) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(handle.pid).unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::SEGV).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
 
     async fn is_alive(&self, handle: &VmHandle) -> bool {
@@ -88,6 +116,13 @@ impl Factory for QemuFactory {
     async fn small_disk(&self) -> Option<PathBuf> {
         let made = SmallDisk::make(self.folder.path().join("small"))?;
         Some(self.small_disk.get_or_init(|| made).0.clone())
+    }
+}
+
+/// A test that failed leaves VMs, which outlive their daemon as they should.
+impl Drop for QemuFactory {
+    fn drop(&mut self) {
+        flames_vmm::conformance::end_vms_below(self.folder.path());
     }
 }
 

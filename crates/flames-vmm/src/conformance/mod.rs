@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken promise is a panic")]
 
 mod end;
+mod left_over;
 mod outlive;
+mod outside;
 mod refuse;
 mod run;
 mod snapshot;
@@ -15,7 +17,9 @@ mod snapshot_fault;
 mod support;
 
 pub use end::*;
+pub use left_over::end_vms_below;
 pub use outlive::*;
+pub use outside::{Confined, Seen, is_confined, nothing_is_held_after_the_end};
 pub use refuse::*;
 pub use run::*;
 pub use snapshot::*;

@@ -1,11 +1,12 @@
 //! The VMM of this machine, by configuration or by what the machine can do.
 
-use crate::config::{Config, VmmDriver as Wanted};
+use crate::config::{Config, Jail, VmmDriver as Wanted};
 use anyhow::Context;
 use async_trait::async_trait;
 use flames_node::doctor::{Vmm, pick_vmm};
+use flames_vmm::jail::{JailConfig, JailMode};
 use flames_vmm::{Capabilities, PrepareFor, PreparedVm, Result, RunningVm, VmHandle, VmSpec, VmmDriver};
-use flames_vmm_firecracker::{FirecrackerConfig, FirecrackerDriver, JailerConfig};
+use flames_vmm_firecracker::{FirecrackerConfig, FirecrackerDriver};
 use flames_vmm_qemu::{QemuConfig, QemuDriver};
 use std::path::Path;
 use std::sync::Arc;
@@ -36,13 +37,23 @@ pub(crate) async fn driver(config: &Config, data_dir: &Path) -> anyhow::Result<A
 }
 
 fn qemu(config: &Config) -> QemuDriver {
-    QemuDriver::new(QemuConfig { binary: config.vmm.qemu.clone(), ..QemuConfig::default() })
+    let binary = config.vmm.qemu.clone();
+    QemuDriver::new(QemuConfig { binary, jail: jail(config), ..QemuConfig::default() })
 }
 
 fn firecracker(config: &Config) -> FirecrackerDriver {
-    let jailer = JailerConfig { binary: config.vmm.jailer.clone(), ..JailerConfig::default() };
-    let binary = config.vmm.firecracker.clone();
-    FirecrackerDriver::new(FirecrackerConfig { binary, jailer, ..FirecrackerConfig::default() })
+    let (binary, jailer) = (config.vmm.firecracker.clone(), config.vmm.jailer.clone());
+    FirecrackerDriver::new(FirecrackerConfig { binary, jailer, jail: jail(config), ..FirecrackerConfig::default() })
+}
+
+/// The same for both drivers: their VMs share one range of user ids.
+fn jail(config: &Config) -> JailConfig {
+    let mode = match config.vmm.jail {
+        Jail::Jailed => JailMode::Jailed,
+        Jail::NoneInsecure => JailMode::NoneInsecure,
+    };
+    let (first_uid, uids) = (config.vmm.first_uid, config.vmm.uids);
+    JailConfig { mode, first_uid, uids, controllers: config.vmm.cgroup_controllers.clone(), ..JailConfig::default() }
 }
 
 /// Starts VMs with one driver, and takes over those of both: the choice may have been another when they were

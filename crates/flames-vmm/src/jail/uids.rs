@@ -1,11 +1,12 @@
-//! A user and group id for each VM, from a range that is the driver's alone.
+//! A user and group id for each VM, from a range that is the VMs' alone.
 //!
 //! An id in use is a file of its name that says which process uses it. So a restarted daemon and a second one
 //! on the same host know it too, and an id whose process is gone is free again, whoever forgot to say so.
 
-use crate::config::JailerConfig;
-use flames_vmm::process::start_ticks_of;
+use super::config::JailConfig;
+use crate::process::start_ticks_of;
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,16 +21,28 @@ pub(crate) struct Claim {
 
 /// Why there is no id.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ClaimError {
+pub enum ClaimError {
+    /// The range is used up.
     #[error("all {uids} user ids from {first} on are in use; make the range larger")]
-    UsedUp { first: u32, uids: u32 },
-    #[error("cannot note a user id in {}", .folder.display())]
-    Io { folder: PathBuf, source: io::Error },
+    UsedUp {
+        /// First of the range.
+        first: u32,
+        /// How many there are.
+        uids: u32,
+    },
+    /// It cannot be noted.
+    #[error("cannot note a user id in {}: {source}", .folder.display())]
+    Io {
+        /// Where.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl Claim {
     /// The first id of the range that no living process has.
-    pub(crate) fn take(config: &JailerConfig) -> Result<Self, ClaimError> {
+    pub(crate) fn take(config: &JailConfig) -> Result<Self, ClaimError> {
         let (first, uids) = (config.first_uid, config.uids);
         let broken = |source| ClaimError::Io { folder: config.claims.clone(), source };
         let _lock = lock(&config.claims).map_err(broken)?;
@@ -43,12 +56,30 @@ impl Claim {
         Err(ClaimError::UsedUp { first, uids })
     }
 
-    /// From now on the id is in use for as long as that process lives. Gives the file that says so: it is to
-    /// be removed after the process.
-    pub(crate) fn hand_over(&mut self, pid: u32) -> io::Result<PathBuf> {
-        write_owner(&self.file, pid)?;
+    /// From now on the id is in use for as long as that process lives. It is to be given back after it.
+    pub(crate) fn hand_over(&mut self, pid: u32) -> io::Result<Owned> {
+        let owner = write_owner(&self.file, pid)?;
         self.handed_over = true;
-        Ok(self.file.clone())
+        Ok(Owned { file: self.file.clone(), owner })
+    }
+}
+
+/// An id that a process has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owned {
+    file: PathBuf,
+    owner: String,
+}
+
+impl Owned {
+    /// Makes the id free, after `clear` has removed what belongs to it. Somebody else may have found it free by itself,
+    /// because its process is gone: then it is his, and so is what belongs to it.
+    pub(super) fn give_back(&self, clear: impl FnOnce()) {
+        let _lock = self.file.parent().map(lock);
+        if std::fs::read_to_string(&self.file).is_ok_and(|owner| owner == self.owner) {
+            clear();
+            let _gone_already = std::fs::remove_file(&self.file);
+        }
     }
 }
 
@@ -80,18 +111,20 @@ fn lives(owner: &str) -> bool {
     u32::try_from(pid).is_ok_and(|pid| start_ticks_of(pid).is_ok_and(|now| now == started))
 }
 
-fn write_owner(file: &Path, pid: u32) -> io::Result<()> {
+fn write_owner(file: &Path, pid: u32) -> io::Result<String> {
+    let owner = format!("{pid} {}", start_ticks_of(pid)?);
     let unfinished = file.with_extension("new");
-    std::fs::write(&unfinished, format!("{pid} {}", start_ticks_of(pid)?))?;
-    std::fs::rename(unfinished, file)
+    std::fs::write(&unfinished, &owner)?;
+    std::fs::rename(unfinished, file)?;
+    Ok(owner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn range(folder: &Path, uids: u32) -> JailerConfig {
-        JailerConfig { first_uid: 7000, uids, claims: folder.join("uids"), ..JailerConfig::default() }
+    fn range(folder: &Path, uids: u32) -> JailConfig {
+        JailConfig { first_uid: 7000, uids, claims: folder.join("uids"), ..JailConfig::default() }
     }
 
     #[test]
@@ -113,11 +146,14 @@ mod tests {
         let mut child =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let mut claim = Claim::take(&config).unwrap();
-        claim.hand_over(child.id()).unwrap();
+        let owned = claim.hand_over(child.id()).unwrap();
         drop(claim);
         assert!(Claim::take(&config).is_err(), "its process lives");
         drop(child.stdin.take());
         child.wait().unwrap();
-        assert_eq!(Claim::take(&config).unwrap().uid, 7000);
+        let next = Claim::take(&config).unwrap();
+        assert_eq!(next.uid, 7000);
+        owned.give_back(|| panic!("what belongs to it is the next one's"));
+        assert!(Claim::take(&config).is_err(), "and so is the id");
     }
 }
