@@ -22,12 +22,14 @@ pub(crate) fn signal(process: u32, name: &str) {
     let _ = kill_process(process, signal);
 }
 
-/// The VMMs whose files are below a folder, by process id.
+/// The VMMs whose files are below a folder, by process id. A jailed one names none of them: it is known by where its
+/// errors go.
 pub(crate) fn vmms(root: &Path) -> Vec<u32> {
+    let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
     let ours = |process: &u32| {
-        let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        line.contains("qemu") && line.contains(root.to_str().unwrap())
+        let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+        let errors = std::fs::read_link(format!("/proc/{process}/fd/2")).unwrap_or_default();
+        (name.starts_with("qemu") || name.starts_with("firecracker")) && errors.starts_with(&root)
     };
     let processes = std::fs::read_dir("/proc").unwrap();
     let numbers = processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
