@@ -138,7 +138,9 @@ impl Cage {
 
     fn furnish(&self, item: &Mount) -> io::Result<()> {
         let over = self.inside(&item.to)?;
-        File::create(&over)?;
+        // Never opened: a child that another thread starts would have it open for writing for a moment, and the root
+        // could not be made read-only.
+        mknodat(CWD, &over, FileType::RegularFile, Mode::RUSR, 0)?;
         bind(&item.from, &over, item.access)
     }
 
