@@ -79,7 +79,7 @@ impl FirecrackerDriver {
         }
         match parts {
             Some(parts) => parts.check(spec.memory, &self.version().await?).await,
-            None => Ok(()),
+            None => spec.check_kernel().await,
         }
     }
 

@@ -47,8 +47,12 @@ pub(crate) async fn find(config: &FirecrackerConfig) -> Result<Host, Unfit> {
         JailMode::Jailed => fit_jailer(config, release).await?,
         JailMode::NoneInsecure => config.jailer.clone(),
     };
-    std::fs::File::options().read(true).write(true).open("/dev/kvm").map_err(Unfit::Kvm)?;
+    open_kvm(Path::new("/dev/kvm"))?;
     Ok(Host { firecracker, jailer, release, jail: cgroups(&config.jail)? })
+}
+
+fn open_kvm(device: &Path) -> Result<(), Unfit> {
+    std::fs::File::options().read(true).write(true).open(device).map(drop).map_err(Unfit::Kvm)
 }
 
 async fn fit_jailer(config: &FirecrackerConfig, release: Release) -> Result<PathBuf, Unfit> {
@@ -112,6 +116,42 @@ mod tests {
     async fn unfit(binary: &str) -> String {
         let config = FirecrackerConfig { binary: binary.into(), ..FirecrackerConfig::default() };
         find(&config).await.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_kvm_that_may_not_be_opened_is_told_with_the_mend() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let device = folder.path().join("kvm");
+        std::fs::write(&device, "").unwrap();
+        std::fs::set_permissions(&device, PermissionsExt::from_mode(0o000)).unwrap();
+        // Whoever is root may open anything: a thread that is not.
+        let opened = std::thread::spawn(move || {
+            if rustix::process::geteuid().is_root() {
+                let nobody = rustix::fs::Uid::from_raw(65534);
+                rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            }
+            open_kvm(&device)
+        });
+        let error = opened.join().unwrap().unwrap_err().to_string();
+        assert!(
+            error.contains("Permission denied") && error.contains("let this user read and write it"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_release_that_is_too_old_or_known_to_be_bad_is_named_with_the_reason() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        for (version, says) in [("1.7.0", "too old"), ("1.16.0", "known to be bad")] {
+            let program = folder.path().join(version);
+            std::fs::write(&program, format!("#!/bin/sh\necho Firecracker v{version}\n")).unwrap();
+            std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+            let error = unfit(program.to_str().unwrap()).await;
+            assert!(error.contains(version) && error.contains(says), "{error}");
+        }
     }
 
     #[tokio::test]

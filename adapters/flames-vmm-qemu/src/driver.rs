@@ -73,7 +73,7 @@ impl QemuDriver {
                 .detail("too long for the path of a unix socket inside it"));
         }
         match purpose {
-            PrepareFor::Boot => Ok(None),
+            PrepareFor::Boot => spec.check_kernel().await.map(|()| None),
             PrepareFor::Restore(parts) => {
                 snapshot::open(parts, spec, &self.host().await?.version).await.map(Some)
             }

@@ -131,6 +131,37 @@ async fn what_is_not_qemu_is_named_with_the_mend() {
 }
 
 #[tokio::test]
+async fn a_kernel_that_is_no_elf_is_refused_by_name_and_nothing_is_started() {
+    let Some(factory) = QemuFactory::jailed() else { return };
+    let mut compressed = vec![0; 4096];
+    compressed[0x202..0x206].copy_from_slice(b"HdrS");
+    for (content, mend) in [(compressed, "extract-vmlinux"), (b"#!/bin/sh".to_vec(), "vmlinux")] {
+        let mut spec = factory.spec(Guest::Ready).await;
+        spec.kernel = factory.folder().join("bzImage");
+        std::fs::write(&spec.kernel, content).unwrap();
+        let error = factory.driver().prepare(spec.clone(), PrepareFor::Boot).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("bzImage") && error.to_string().contains(mend), "{error}");
+        assert_eq!(std::fs::read_dir(&spec.run_dir).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_disappears_is_the_vms_to_its_end_and_no_other_vms() {
+    let Some(factory) = QemuFactory::jailed() else { return };
+    let spec = with_own_disk(&factory, factory.spec(Guest::Ready).await);
+    let prepared = factory.driver().prepare(spec.clone(), PrepareFor::Boot).await.unwrap();
+    std::fs::remove_file(&spec.disks.last().unwrap().path).unwrap();
+    let (vm, _ready) = prepared.boot().await.unwrap().ready().await.unwrap();
+    nothing_is_held_after_the_end(&factory, &spec, vm).await;
+    let next = VmSpec { disks: spec.disks, ..factory.spec(Guest::Ready).await };
+    let error = factory.driver().prepare(next.clone(), PrepareFor::Boot).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("disk"), "{error}");
+    assert_eq!(std::fs::read_dir(&next.run_dir).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn a_vm_without_a_jail_runs_as_the_daemon_without_its_capabilities() {
     let Some(factory) = QemuFactory::find() else { return };
     let open = JailConfig { mode: JailMode::NoneInsecure, ..jail() };

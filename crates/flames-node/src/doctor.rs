@@ -14,6 +14,7 @@ pub use pick::{Pick, Vmm, pick_vmm};
 use crate::net::{NetworkMode, SlotNames};
 use crate::paths::{Assets, DataDir};
 use crate::template::TemplateStore;
+use flames_vmm::jail::{self, Cgroups, JailConfig};
 use look::{ProgramVersion, UserFaults};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -21,8 +22,6 @@ use std::time::Instant;
 
 /// VMs and their sockets need more than the usual 1024 descriptors soon.
 const ENOUGH_FILES: u64 = 8192;
-/// Controllers that limits of VMs will need.
-const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -86,7 +85,12 @@ pub async fn examine(config: &DoctorConfig) -> Vec<Finding> {
         judge_tun(look::open_error(Path::new("/dev/net/tun"))),
         judge_nft(look::version("nft", "--version").await.as_ref()),
         network_slot(&config.data_dir).await,
-        judge_cgroups(look::cgroup_controllers().as_deref()),
+        judge_cgroups(&Cgroups::find().missing()),
+        judge_jail(
+            jail::impediment(),
+            Cgroups::find().impediment(&JailConfig::default()),
+            tokio::task::spawn_blocking(jail::landlock_works).await.unwrap_or(false),
+        ),
         judge_qemu(look::version("qemu-system-x86_64", "--version").await.as_ref()),
         judge_disk_tools(look::version("mke2fs", "-V").await.is_some(), look::exists_in_path("mkfs.erofs")),
     ];
@@ -212,16 +216,29 @@ fn judge_slot(outcome: Result<f64, String>) -> Finding {
     }
 }
 
-fn judge_cgroups(controllers: Option<&str>) -> Finding {
-    let mend =
-        "boot with `systemd.unified_cgroup_hierarchy=1`; until then VMs run without limits of their own";
-    let Some(controllers) = controllers else { return Finding::warn("cgroups", "no cgroup version 2", mend) };
-    let has = |name: &&str| controllers.split_whitespace().any(|found| found == *name);
-    let missing: Vec<_> = CONTROLLERS.into_iter().filter(|name| !has(name)).collect();
+fn judge_cgroups(missing: &[&str]) -> Finding {
     if missing.is_empty() {
-        return Finding::ok("cgroups", format!("version 2 with {}", controllers.trim()));
+        return Finding::ok("cgroups", "memory, cpu, pids and io");
     }
-    Finding::warn("cgroups", format!("version 2 without {}", missing.join(", ")), mend)
+    let mend = "boot with `systemd.unified_cgroup_hierarchy=1` and without `cgroup_disable=`";
+    Finding::warn("cgroups", format!("the host does not limit {}", missing.join(", ")), mend)
+}
+
+fn judge_jail(impediment: Option<String>, unlimited: Option<String>, landlock: bool) -> Finding {
+    match (impediment, unlimited, landlock) {
+        (Some(impediment), ..) => {
+            Finding::warn("jail", "VMs run without a jail: who breaks out of a VMM is this user", impediment)
+        }
+        (None, Some(unlimited), _) => {
+            Finding::fail("jail", "VMs cannot be limited, and are not started", unlimited)
+        }
+        (None, None, false) => Finding::warn(
+            "jail",
+            "each VM in a jail of its own; the kernel has no landlock",
+            "add `landlock` to `lsm=` on the kernel's command line",
+        ),
+        (None, None, true) => Finding::ok("jail", "each VM in a jail of its own, with landlock"),
+    }
 }
 
 fn judge_qemu(version: Option<&ProgramVersion>) -> Finding {
@@ -229,7 +246,7 @@ fn judge_qemu(version: Option<&ProgramVersion>) -> Finding {
         None => {
             Finding::fail("qemu", "`qemu-system-x86_64` is not installed", "`apt install qemu-system-x86`")
         }
-        Some(version) if !version.at_least(7, 0) => {
+        Some(version) if !version.at_least(7, 2) => {
             Finding::fail("qemu", format!("{} is too old", version.line), "install 7.2 or later")
         }
         Some(version) if !version.at_least(10, 0) => Finding::ok(
@@ -349,13 +366,22 @@ mod tests {
 
     #[test]
     fn a_missing_controller_is_named() {
-        let finding = judge_cgroups(Some("cpuset cpu io pids\n"));
+        let finding = judge_cgroups(&["memory"]);
         assert_eq!(
             (finding.status, finding.found.as_str()),
-            (FindingStatus::Warn, "version 2 without memory")
+            (FindingStatus::Warn, "the host does not limit memory")
         );
-        assert_eq!(judge_cgroups(Some("cpu memory pids io")).status, FindingStatus::Ok);
-        assert_eq!(judge_cgroups(None).status, FindingStatus::Warn);
+        assert_eq!(judge_cgroups(&[]).status, FindingStatus::Ok);
+    }
+
+    #[test]
+    fn a_host_that_cannot_jail_is_warned_of_and_one_that_cannot_limit_its_jails_fails() {
+        let text = |text: &str| Some(text.to_owned());
+        let without_root = judge_jail(text("run it as root"), text("no memory"), true);
+        assert_eq!((without_root.status, without_root.mend), (FindingStatus::Warn, text("run it as root")));
+        assert_eq!(judge_jail(None, text("no memory"), true).status, FindingStatus::Fail);
+        assert!(judge_jail(None, None, false).found.contains("no landlock"));
+        assert_eq!(judge_jail(None, None, true).status, FindingStatus::Ok);
     }
 
     #[test]

@@ -50,11 +50,6 @@ pub(super) fn open_error(path: &Path) -> Option<String> {
     OpenOptions::new().read(true).write(true).open(path).err().map(|error| error.to_string())
 }
 
-/// The controllers of cgroup version 2; `None` without it.
-pub(super) fn cgroup_controllers() -> Option<String> {
-    std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").ok()
-}
-
 /// Free bytes where a path is or would be.
 pub(super) fn available_bytes(path: &Path) -> Option<u64> {
     let existing = path.ancestors().find(|ancestor| ancestor.exists())?;

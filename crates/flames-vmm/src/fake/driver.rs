@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub(crate) const NAME: &str = "fake";
 const VERSION: &str = "1.0.0";
-/// Stands at the start of a kernel that no VMM loads.
+/// Stands at the end of a kernel that no VMM loads.
 const NO_KERNEL: &[u8] = b"not a kernel";
 
 /// Starts machines in a [`FakeWorld`].
@@ -117,7 +117,7 @@ impl VmmDriver for FakeVmm {
 }
 
 fn is_no_kernel(path: &Path) -> bool {
-    std::fs::read(path).is_ok_and(|content| content.starts_with(NO_KERNEL))
+    std::fs::read(path).is_ok_and(|content| content.ends_with(NO_KERNEL))
 }
 
 #[async_trait]

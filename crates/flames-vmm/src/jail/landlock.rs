@@ -43,6 +43,15 @@ pub fn restrict(openable: &Openable) -> io::Result<Enforcement> {
     })
 }
 
+/// Tries it out, on a thread that ends with the trial. Blocks.
+pub fn landlock_works() -> bool {
+    let trial = std::thread::spawn(|| {
+        rustix::thread::set_no_new_privs(true)?;
+        restrict(&Openable::default())
+    });
+    matches!(trial.join(), Ok(Ok(Enforcement::Enforced)))
+}
+
 fn try_restrict(openable: &Openable) -> Result<RestrictionStatus, RulesetError> {
     let rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -68,4 +77,43 @@ fn allow(
         let access = if path.is_dir() { access } else { access & AccessFs::from_file(NEWEST) };
         Ok::<_, RulesetError>(PathBeneath::new(file, access))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    /// On a thread of its own, as there is no way back.
+    fn restricted<T: Send + 'static>(
+        openable: Openable,
+        look: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let thread = std::thread::spawn(move || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            (restrict(&openable).unwrap() == Enforcement::Enforced).then(look)
+        });
+        thread.join().unwrap()
+    }
+
+    #[test]
+    fn only_what_is_allowed_can_be_opened_and_only_as_it_is_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [read, write, neither] = ["read", "write", "neither"].map(|name| folder.path().join(name));
+        for file in [&read, &write, &neither] {
+            std::fs::write(file, "x").unwrap();
+        }
+        let openable = Openable { read: vec![read.clone()], write: vec![write.clone()], listen: None };
+        let denied = |opened: io::Result<File>| {
+            opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        };
+        let seen = restricted(openable, move || {
+            let for_writing = |file: &PathBuf| File::options().write(true).open(file);
+            let connected = std::net::TcpListener::bind("127.0.0.1:0");
+            assert!(File::open(&read).is_ok() && for_writing(&write).is_ok());
+            [denied(for_writing(&read)), denied(File::open(&neither)), connected.is_err()]
+        });
+        // None: this kernel has no landlock.
+        assert!(seen.is_none_or(|denied| denied == [true, true, true]));
+    }
 }

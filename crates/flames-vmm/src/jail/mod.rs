@@ -18,7 +18,7 @@ mod uids;
 pub use cage::{Access, Cage, Mount, Net, bind, enter_namespaces, enter_network, open_to_others};
 pub use cgroups::{Cgroups, Needs};
 pub use config::{IoLimit, JailConfig, JailMode};
-pub use landlock::{Enforcement, Openable, restrict};
+pub use landlock::{Enforcement, Openable, landlock_works, restrict};
 pub use lease::{Held, Lease, LeaseError};
 pub use rights::{give_up_rights, impediment};
 pub use uids::{ClaimError, Owned};

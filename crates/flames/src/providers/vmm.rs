@@ -43,7 +43,12 @@ fn qemu(config: &Config) -> QemuDriver {
 
 fn firecracker(config: &Config) -> FirecrackerDriver {
     let (binary, jailer) = (config.vmm.firecracker.clone(), config.vmm.jailer.clone());
-    FirecrackerDriver::new(FirecrackerConfig { binary, jailer, jail: jail(config), ..FirecrackerConfig::default() })
+    FirecrackerDriver::new(FirecrackerConfig {
+        binary,
+        jailer,
+        jail: jail(config),
+        ..FirecrackerConfig::default()
+    })
 }
 
 /// The same for both drivers: their VMs share one range of user ids.
@@ -53,7 +58,13 @@ fn jail(config: &Config) -> JailConfig {
         Jail::NoneInsecure => JailMode::NoneInsecure,
     };
     let (first_uid, uids) = (config.vmm.first_uid, config.vmm.uids);
-    JailConfig { mode, first_uid, uids, controllers: config.vmm.cgroup_controllers.clone(), ..JailConfig::default() }
+    JailConfig {
+        mode,
+        first_uid,
+        uids,
+        controllers: config.vmm.cgroup_controllers.clone(),
+        ..JailConfig::default()
+    }
 }
 
 /// Starts VMs with one driver, and takes over those of both: the choice may have been another when they were
