@@ -90,3 +90,82 @@ fn vm_forks_run_beside_their_source_and_do_not_touch_each_other() {
         assert_eq!(home.refused(&["fork", "-n", count, &source])["id"], "count");
     }
 }
+
+/// Hazard C10: after a pause, connections from the host that are new hang on some VMMs' vsock. Here there is none.
+#[test]
+fn vm_answers_new_connections_after_each_pause_and_has_no_vsock() {
+    let Some(mut home) = Home::with_vms() else { return };
+    home.up();
+    let id = home.create(&["--timeout", "600"]);
+    let rounds =
+        [("1", &["pause", "--memory", &id][..]), ("2", &["pause", "--memory", &id]), ("3", &["pause", &id])];
+    for (round, pause) in rounds {
+        home.ok(pause);
+        home.ok(&["resume", &id]);
+        assert_eq!(home.sh(&id, &format!("echo {round}")), format!("{round}\n"));
+    }
+    assert_eq!(
+        home.sh(&id, "ls /dev/vsock /dev/vhost-vsock /proc/net/vsock 2>/dev/null | wc -l").trim(),
+        "0"
+    );
+}
+
+#[test]
+fn vm_snapshot_with_a_part_cut_short_is_refused_and_its_source_goes_on() {
+    let Some(mut home) = Home::with_vms() else { return };
+    home.up();
+    let source = home.create(&["--timeout", "600"]);
+    let snapshot = home.ok(&["snapshot", "create", "--name", "cut", &source]).trim().to_owned();
+    let memory = home.data().join("snapshots").join(&snapshot).join("memory");
+    let file = std::fs::File::options().write(true).open(&memory).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    let refused = home.refused(&["create", "--from-snapshot", "cut"]);
+    assert_eq!(
+        (&refused["code"], &refused["status"]),
+        (&"snapshot_unusable".into(), &409.into()),
+        "{refused}"
+    );
+    std::fs::remove_file(&memory).unwrap();
+    assert_eq!(home.refused(&["create", "--from-snapshot", "cut"])["code"], "snapshot_unusable");
+    assert_eq!(home.ok(&["ls", "-q"]).trim(), source, "nothing half-made");
+    assert_eq!(home.sh(&source, "echo fine"), "fine\n");
+    home.ok(&["snapshot", "rm", "cut"]);
+}
+
+/// A small file system; unmounted when dropped.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(folder: std::path::PathBuf) -> Self {
+        std::fs::create_dir_all(&folder).unwrap();
+        let mount = ["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"];
+        assert!(std::process::Command::new("mount").args(mount).arg(&folder).status().unwrap().success());
+        Self(folder)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        assert!(std::process::Command::new("umount").arg("-l").arg(&self.0).status().unwrap().success());
+    }
+}
+
+#[test]
+fn vm_goes_on_when_the_disk_fills_while_its_snapshot_is_written() {
+    let Some(mut home) = Home::as_root() else { return };
+    let folder = home.data().join("snapshots");
+    let _small = SmallDisk::mount(folder.clone());
+    home.up();
+    let id = home.create(&["--timeout", "600"]);
+    for words in [&["snapshot", "create", "--name", "full", &id][..], &["pause", &id]] {
+        let refused = home.refused(words);
+        assert!(refused["status"].as_u64().unwrap() >= 500, "{refused}");
+        assert!(refused["detail"].as_str().unwrap().contains("space"), "{refused}");
+        assert_eq!(home.json(&["inspect", &id])["state"], "running", "{words:?}");
+        assert_eq!(home.sh(&id, "echo fine"), "fine\n", "{words:?}");
+        let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [""; 0].map(std::path::PathBuf::from), "{words:?}");
+    }
+    assert_eq!(home.json(&["snapshot", "ls"]), Value::Array(vec![]));
+    home.ok(&["rm", &id]);
+}

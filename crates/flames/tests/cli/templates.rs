@@ -24,6 +24,23 @@ fn vm_runs_from_a_template_that_was_built_from_a_tree() {
     assert_eq!(home.refused(&["template", "rm", "mini"])["status"], 409);
 }
 
+#[test]
+fn vm_keeps_its_image_when_its_template_is_built_anew_under_its_name() {
+    let Some(mut home) = Home::with_vms() else { return };
+    let Some(tree) = small_tree(&home) else { return };
+    home.up();
+    let build = || home.ok(&["template", "build", "tiny", "--dir", tree.to_str().unwrap()]);
+    build();
+    let old = home.create(&["-t", "tiny", "--timeout", "600"]);
+    assert_eq!(home.refused(&["template", "rm", "tiny"])["status"], 409);
+    fs::write(tree.join("etc/mark"), "built anew").unwrap();
+    build();
+    let new = home.create(&["-t", "tiny", "--timeout", "600"]);
+    for (id, mark) in [(&old, "from the tree"), (&new, "built anew")] {
+        assert_eq!(home.sh(id, "cat /etc/mark"), mark);
+    }
+}
+
 fn step_bad_builds_are_refused(home: &Home, tree: &str) {
     for (name, dir, status) in
         [("../x", tree, 400), ("Bad", tree, 400), ("x", "/no/such/dir", 400), ("mini", tree, 409)]
@@ -52,8 +69,9 @@ fn small_tree(home: &Home) -> Option<PathBuf> {
     for name in ["sh", "cat"] {
         symlink("busybox", tree.join("bin").join(name)).unwrap();
     }
-    fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
-    fs::write(tree.join("etc/group"), "root:x:0:\n").unwrap();
+    let users = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/tmp:/bin/sh\n";
+    fs::write(tree.join("etc/passwd"), users).unwrap();
+    fs::write(tree.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
     fs::write(tree.join("etc/mark"), "from the tree").unwrap();
     Some(tree)
 }
