@@ -8,6 +8,7 @@
 //!   replacement ([`Carried`]) and the figures, by the names in [`counter`].
 //! - For a resolver: [`dns::Question`]. For a proxy: [`ServerName::of_client_hello`], [`ServerName::of_request_head`], then
 //!   [`decide_name`].
+//! - The figures: [`Traffic::of`].
 //! - The decision: [`decide()`], [`decide_name`]. Everything else must agree with it, and is tested to.
 
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ mod rule;
 mod ruleset;
 mod server_name;
 mod special;
+mod traffic;
 
 pub use decide::{Action, Carries, DNS_PORT, Destination, NAMED_PORTS, Reason, Verdict, decide, decide_name};
 pub use domain::{DomainName, DomainPattern, InvalidDomain};
@@ -35,3 +37,4 @@ pub use ruleset::{
 };
 pub use server_name::{MAX_PEEK, ServerName};
 pub use special::Scope;
+pub use traffic::{Effect, RuleTraffic, Traffic};

@@ -4,7 +4,7 @@
 //! its name, its token, the environment that every sandbox has. When it is handed out under that name, only what the
 //! request differs in is left to tell, which is nothing most of the time (ADR 0028).
 
-use crate::{AccessToken, MiB, Result, TemplateName, VmId};
+use crate::{AccessToken, EgressPolicy, MiB, Result, TemplateName, VmId};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
@@ -49,4 +49,6 @@ pub struct TakeReady {
     pub default_user: Option<String>,
     /// Where a process starts when nothing is said; `None` is the user's home.
     pub default_workdir: Option<String>,
+    /// What the guest may reach. It holds before the machine is handed out.
+    pub network: EgressPolicy,
 }

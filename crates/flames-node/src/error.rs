@@ -27,6 +27,9 @@ pub enum CreateError {
     /// The agent refused the handshake.
     #[error("the agent did not take the handshake")]
     AgentInit(#[source] Error),
+    /// What the guest may reach could not be applied.
+    #[error("the network rules could not be applied")]
+    Egress(#[source] Error),
 }
 
 impl CreateError {
@@ -40,6 +43,7 @@ impl CreateError {
             Self::VmmSpawn(_) => CreateStep::VmmSpawn,
             Self::Boot(_) => CreateStep::Boot,
             Self::AgentInit(_) => CreateStep::AgentInit,
+            Self::Egress(_) => CreateStep::Egress,
         }
     }
 
@@ -57,7 +61,8 @@ impl CreateError {
             | Self::Disk(cause)
             | Self::VmmSpawn(cause)
             | Self::Boot(cause)
-            | Self::AgentInit(cause) => cause,
+            | Self::AgentInit(cause)
+            | Self::Egress(cause) => cause,
         }
     }
 }
@@ -79,12 +84,22 @@ pub enum CreateStep {
     Boot,
     /// The agent takes time, entropy, token and environment.
     AgentInit,
+    /// What the guest may reach is applied.
+    Egress,
 }
 
 impl CreateStep {
     /// Every step, in order.
-    pub const ALL: [Self; 7] =
-        [Self::Admit, Self::Template, Self::Network, Self::Disk, Self::VmmSpawn, Self::Boot, Self::AgentInit];
+    pub const ALL: [Self; 8] = [
+        Self::Admit,
+        Self::Template,
+        Self::Network,
+        Self::Disk,
+        Self::VmmSpawn,
+        Self::Boot,
+        Self::AgentInit,
+        Self::Egress,
+    ];
 
     /// The error of this step.
     pub fn failed(self, cause: Error) -> CreateError {
@@ -96,6 +111,7 @@ impl CreateStep {
             Self::VmmSpawn => CreateError::VmmSpawn(cause),
             Self::Boot => CreateError::Boot(cause),
             Self::AgentInit => CreateError::AgentInit(cause),
+            Self::Egress => CreateError::Egress(cause),
         }
     }
 }
@@ -110,6 +126,7 @@ impl fmt::Display for CreateStep {
             Self::VmmSpawn => "vmm_spawn",
             Self::Boot => "boot",
             Self::AgentInit => "agent_init",
+            Self::Egress => "egress",
         })
     }
 }

@@ -27,6 +27,8 @@ mod values;
 
 pub use ahead::{Newcomer, Newcomers, TakeReady};
 pub use error::{CreateError, CreateStep};
+pub use flames_egress as egress;
+pub use flames_egress::{EgressPolicy, Traffic};
 pub use flames_guest::control::{InitRequest, InitResponse};
 pub use flames_pool::{BootLevel, BootPath, PoolConfig, PoolStatus};
 pub use flames_vmm::{
@@ -110,6 +112,20 @@ pub trait Node: Debug + Send + Sync + 'static {
     /// # Errors
     /// `NotFound` without such a snapshot.
     async fn remove_snapshot(&self, id: &SnapshotId) -> Result<()>;
+
+    /// Replaces what a run may reach, at once and without touching connections that stay allowed; those that are not any
+    /// more are cut.
+    ///
+    /// # Errors
+    /// `NotFound` without such a run; `Unsupported` where runs have no network of their own; `Unavailable` when the rules
+    /// could not be applied: then the earlier ones hold.
+    async fn set_network(&self, run: &VmId, policy: EgressPolicy) -> Result<()>;
+
+    /// What a run sent and received, and what its rules dropped.
+    ///
+    /// # Errors
+    /// `NotFound` without such a run; `Unsupported` where runs have no network of their own.
+    async fn traffic(&self, run: &VmId) -> Result<Traffic>;
 
     /// The client of the agent inside a run; cheap, connections are shared.
     ///

@@ -24,8 +24,9 @@ use crate::snapshot::{HostFacts, Snapshots};
 use crate::template::TemplateStore;
 use crate::{
     Adoption, BuildProgress, BuildTemplate, Capacity, CreateError, CreateStep, CreateVm, CreatedVm,
-    GuestClient, GuestStream, Leak, MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped, RunExit, RunInfo,
-    SnapshotId, SnapshotInfo, TakeReady, TakeSnapshot, TakenSnapshot, Template, TemplateName,
+    EgressPolicy, GuestClient, GuestStream, Leak, MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped,
+    RunExit, RunInfo, SnapshotId, SnapshotInfo, TakeReady, TakeSnapshot, TakenSnapshot, Template,
+    TemplateName, Traffic,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -313,6 +314,18 @@ impl Node for LocalNode {
     async fn remove_snapshot(&self, id: &SnapshotId) -> Result<()> {
         let (inner, id) = (Arc::clone(&self.inner), id.clone());
         blocking("snapshot", move || inner.snapshots.remove(&id)).await
+    }
+
+    async fn set_network(&self, run: &VmId, policy: EgressPolicy) -> Result<()> {
+        let run = self.inner.find(run)?;
+        // A task of its own: a caller that goes away must not leave the record and the rules apart.
+        tokio::spawn(async move { run.set_network(policy).await })
+            .await
+            .unwrap_or_else(|error| Err(worker_died(error)))
+    }
+
+    async fn traffic(&self, run: &VmId) -> Result<Traffic> {
+        self.inner.find(run)?.traffic().await
     }
 
     async fn guest(&self, run: &VmId) -> Result<GuestClient> {

@@ -27,6 +27,7 @@ pub use uplink::UplinkConfig;
 pub(crate) use user::PortLease;
 
 use crate::guest::AGENT_PORT;
+use flames_egress::{EgressPolicy, Traffic};
 use flames_vmm::{Error, ErrorKind, MacAddress, Network, Result};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -94,6 +95,17 @@ impl Networks {
         }
     }
 
+    /// Whether runs can have what a policy allows.
+    ///
+    /// # Errors
+    /// `Unsupported` for a policy that allows anything, where runs have no network of their own.
+    pub(crate) fn check(&self, policy: &EgressPolicy) -> Result<()> {
+        match self {
+            Self::Namespaces(_) => Ok(()),
+            Self::User => needs_namespaces(policy),
+        }
+    }
+
     /// Whether the next lease need not be made first.
     pub(crate) fn has_ready(&self) -> bool {
         match self {
@@ -124,6 +136,39 @@ impl Lease {
             }
             Self::Port(lease) => {
                 Network::User { host_port: lease.port(), guest_port: AGENT_PORT, mac: GUEST_MAC }
+            }
+        }
+    }
+
+    /// As [`Networks::check`].
+    pub(crate) fn check(&self, policy: &EgressPolicy) -> Result<()> {
+        match self {
+            Self::Slot(_) => Ok(()),
+            Self::Port(_) => needs_namespaces(policy),
+        }
+    }
+
+    /// Replaces what the guest may reach; before the first call that is nothing.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is no network; `Unavailable` when the rules could not be applied: the earlier ones hold.
+    pub(crate) async fn set_policy(&self, policy: &EgressPolicy) -> Result<()> {
+        match self {
+            _ if policy.is_sealed() => Ok(()),
+            Self::Slot(_) => Err(unsupported("this node has no way out of its namespaces")),
+            Self::Port(_) => needs_namespaces(policy),
+        }
+    }
+
+    /// What passed and what was dropped, under the policy in force.
+    ///
+    /// # Errors
+    /// `Unsupported` where nothing is counted.
+    pub(crate) async fn traffic(&self, _policy: &EgressPolicy) -> Result<Traffic> {
+        match self {
+            Self::Slot(_) => Ok(Traffic::default()),
+            Self::Port(_) => {
+                Err(unsupported("a node without root counts no traffic: run the daemon as root"))
             }
         }
     }
@@ -163,6 +208,19 @@ impl Lease {
             Self::Port(_) => Ok(()), // given back when the lease is dropped
         }
     }
+}
+
+fn needs_namespaces(policy: &EgressPolicy) -> Result<()> {
+    if policy.is_sealed() {
+        return Ok(());
+    }
+    Err(unsupported(
+        "a node without root gives no access to networks: run the daemon as root, or allow nothing",
+    ))
+}
+
+fn unsupported(detail: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, "network policy", "").detail(detail)
 }
 
 impl LeaseRecord {

@@ -1,6 +1,7 @@
 //! What a node takes and gives. Parsed at the edge, not re-checked inside.
 
 use crate::SnapshotId;
+use flames_egress::EgressPolicy;
 use flames_pool::{BootLevel, BootPath};
 use flames_vmm::{Error, ErrorKind, Exit, MiB, Result, VmId, VmState};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub struct CreateVm {
     pub default_user: Option<String>,
     /// Where a process starts when nothing is said; `None` is the user's home, or what a snapshot holds.
     pub default_workdir: Option<String>,
+    /// What the guest may reach. It holds before the guest is handed out.
+    pub network: EgressPolicy,
     /// How long the guest may take from the VMM's start to the agent's report.
     pub boot_deadline: Duration,
 }

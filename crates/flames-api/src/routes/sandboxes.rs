@@ -194,6 +194,7 @@ fn to_create(request: CreateRequest) -> Result<CreateSandbox, Problem> {
         timeout: request.timeout_s.map(timeout),
         on_timeout: request.on_timeout.into(),
         entrance: Entrance::default(),
+        network: None,
         id: None,
         level: level.map_err(|error| Problem::invalid("level", error.to_string()))?,
         user: request.user,

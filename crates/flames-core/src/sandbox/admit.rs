@@ -5,7 +5,7 @@ use crate::sandbox::error::InvalidRequest;
 use crate::sandbox::record::{Entrance, OnTimeout, Origin, Resources};
 use crate::sandbox::room::MemoryLimit;
 use crate::snapshot::record::Snapshot;
-use flames_node::{BootLevel, MiB, PoolConfig, StartFrom, TemplateName};
+use flames_node::{BootLevel, EgressPolicy, MiB, PoolConfig, StartFrom, TemplateName};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,6 +51,7 @@ fn from_template(
         level: request.level.unwrap_or(limits.default_level),
         on_timeout: request.on_timeout,
         entrance: request.entrance,
+        network: request.network.unwrap_or_default(),
         user: Some(user.unwrap_or_else(|| DEFAULT_USER.to_owned())),
         workdir: request.workdir,
     })
@@ -82,6 +83,7 @@ fn from_snapshot(
         level: BootLevel::default(),
         on_timeout: request.on_timeout,
         entrance: request.entrance,
+        network: request.network.unwrap_or_else(|| snapshot.network.clone()),
         user,
         workdir: request.workdir,
     })
@@ -122,6 +124,8 @@ pub struct CreateSandbox {
     pub on_timeout: OnTimeout,
     /// How requests are led into it.
     pub entrance: Entrance,
+    /// What it may reach. Default: nothing; from a snapshot what the captured sandbox might reach.
+    pub network: Option<EgressPolicy>,
     /// How fast it should be; says nothing about one from a snapshot.
     pub level: Option<BootLevel>,
     /// Whom a process runs as when nobody is named; default `user`.
@@ -179,6 +183,7 @@ pub(crate) struct Plan {
     pub(crate) timeout: Timeout,
     pub(crate) on_timeout: OnTimeout,
     pub(crate) entrance: Entrance,
+    pub(crate) network: EgressPolicy,
     pub(crate) level: BootLevel,
     pub(crate) user: Option<String>,
     pub(crate) workdir: Option<String>,

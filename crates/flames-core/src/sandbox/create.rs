@@ -181,6 +181,7 @@ impl ControlPlane {
             ends_at: None,
             on_timeout: plan.on_timeout,
             entrance: plan.entrance.clone(),
+            network: plan.network.clone(),
             left_ms: None,
             snapshot: None,
             passing: None,
@@ -215,6 +216,7 @@ impl ControlPlane {
             access_token: self.tokens.access(&sandbox.id),
             default_user: plan.user,
             default_workdir: plan.workdir,
+            network: plan.network,
             boot_deadline: self.limits.boot_deadline,
         };
         let snapshot = match &request.from {

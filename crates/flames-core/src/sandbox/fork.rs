@@ -171,6 +171,7 @@ fn plan(source: &Sandbox, snapshot: &SnapshotId, timeout: Timeout) -> Plan {
         timeout,
         on_timeout: source.on_timeout,
         entrance: source.entrance.clone(),
+        network: source.network.clone(),
         level: source.level,
         user: None,
         workdir: None,

@@ -7,6 +7,7 @@ pub mod error;
 pub mod fork;
 pub(crate) mod identity;
 mod logs;
+pub mod network;
 pub mod pause;
 pub mod query;
 mod ready;

@@ -79,5 +79,6 @@ fn wanted(plan: &Plan) -> Option<TakeReady> {
         env: plan.env.clone().unwrap_or_default(),
         default_user: plan.user.clone(),
         default_workdir: plan.workdir.clone(),
+        network: plan.network.clone(),
     })
 }

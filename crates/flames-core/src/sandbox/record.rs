@@ -4,7 +4,9 @@ use crate::SandboxId;
 use crate::sandbox::error::LifecycleError;
 use crate::sandbox::room::expected_use;
 use crate::sandbox::state::{Event, State, next};
-use flames_node::{BootLevel, BootPath, Exit, MiB, RunFacts, SnapshotId, StageTimings, TemplateName, VmId};
+use flames_node::{
+    BootLevel, BootPath, EgressPolicy, Exit, MiB, RunFacts, SnapshotId, StageTimings, TemplateName, VmId,
+};
 use flames_provider::ErrorKind;
 use flames_state::{Key, Precondition, Revision, StateStore, StateStoreExt, Write};
 use jiff::Timestamp;
@@ -55,6 +57,9 @@ pub struct Sandbox {
     /// How requests are led into it.
     #[serde(default)]
     pub entrance: Entrance,
+    /// What it may reach.
+    #[serde(default)]
+    pub network: EgressPolicy,
     /// Its ports that the world may reach.
     #[serde(default)]
     pub ports: BTreeSet<u16>,

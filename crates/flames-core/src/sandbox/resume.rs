@@ -158,6 +158,7 @@ impl ControlPlane {
             access_token: self.tokens.access(&sandbox.id),
             default_user: None,
             default_workdir: None,
+            network: sandbox.network.clone(),
             boot_deadline: self.limits.boot_deadline,
         }
     }

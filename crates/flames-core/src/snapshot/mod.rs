@@ -131,6 +131,7 @@ impl ControlPlane {
             status: SnapshotStatus::Making,
             template: sandbox.template.clone(),
             resources: sandbox.resources,
+            network: sandbox.network.clone(),
             source: sandbox.id.clone(),
             created_at: self.clock.now(),
             size_bytes: 0,

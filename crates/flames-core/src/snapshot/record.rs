@@ -6,7 +6,7 @@
 use crate::SandboxId;
 use crate::sandbox::error::{InvalidRequest, SnapshotError};
 use crate::sandbox::record::Resources;
-use flames_node::{SnapshotId, SnapshotTimings, TemplateName};
+use flames_node::{EgressPolicy, SnapshotId, SnapshotTimings, TemplateName};
 use flames_provider::{Error, ErrorKind, Result};
 use flames_state::{Key, Precondition, Revision, StateStore, StateStoreExt, Write};
 use jiff::Timestamp;
@@ -27,6 +27,9 @@ pub struct Snapshot {
     pub template: TemplateName,
     /// What that sandbox may use, and so may its clones.
     pub resources: Resources,
+    /// What that sandbox might reach, and so may its clones unless their creates say otherwise.
+    #[serde(default)]
+    pub network: EgressPolicy,
     /// That sandbox, which may be gone.
     pub source: SandboxId,
     /// When it was taken.

@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use flames_node::{
     AccessToken, Adoption, AfterSnapshot, BootPath, BuildProgress, BuildTemplate, Capacity, CreateError,
-    CreateStep, CreateVm, CreatedVm, Dial, Error, ErrorKind, Exit, ExitCause, GuestClient, GuestStream, Leak,
-    MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped, Result, RunExit, RunFacts, RunInfo, SnapshotId,
-    SnapshotInfo, SnapshotTimings, StageTimings, StartFrom, TakeReady, TakeSnapshot, TakenSnapshot, Template,
-    TemplateName, TemplateOrigin, VmId, VmState,
+    CreateStep, CreateVm, CreatedVm, Dial, EgressPolicy, Error, ErrorKind, Exit, ExitCause, GuestClient,
+    GuestStream, Leak, MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped, Result, RunExit, RunFacts,
+    RunInfo, SnapshotId, SnapshotInfo, SnapshotTimings, StageTimings, StartFrom, TakeReady, TakeSnapshot,
+    TakenSnapshot, Template, TemplateName, TemplateOrigin, Traffic, VmId, VmState,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -49,6 +49,8 @@ struct Machines {
     fail_stops_as: Option<ErrorKind>,
     stop_calls: usize,
     created: Vec<CreateVm>,
+    networks: BTreeMap<VmId, EgressPolicy>,
+    fail_networks_as: Option<ErrorKind>,
     pools: BTreeMap<String, PoolConfig>,
     newcomers: Option<Arc<dyn Newcomers>>,
     /// Machines that wait for somebody.
@@ -150,6 +152,16 @@ impl FakeNode {
     /// Every create that was asked for, in order.
     pub(crate) fn created(&self) -> Vec<CreateVm> {
         self.machines().created.clone()
+    }
+
+    /// What a run may reach now.
+    pub(crate) fn network_of(&self, run: &VmId) -> Option<EgressPolicy> {
+        self.machines().networks.get(run).cloned()
+    }
+
+    /// Lets every change of a network fail from now on; `None` lets them pass again.
+    pub(crate) fn fail_networks(&self, kind: Option<ErrorKind>) {
+        self.machines().fail_networks_as = kind;
     }
 
     pub(crate) fn state_of(&self, run: &VmId) -> Option<VmState> {
@@ -314,6 +326,7 @@ impl Node for FakeNode {
         self.boot(&request).await?;
         let info = info(request.run.clone());
         self.machines().running.insert(request.run.clone(), info.clone());
+        self.machines().networks.insert(request.run.clone(), request.network);
         self.note_change();
         Ok(CreatedVm {
             run: request.run,
@@ -332,6 +345,7 @@ impl Node for FakeNode {
         };
         let info = info(newcomer.run.clone());
         let mut machines = self.machines();
+        machines.networks.insert(newcomer.run.clone(), request.network.clone());
         machines.taken.push(request);
         machines.running.insert(newcomer.run.clone(), info.clone());
         drop(machines);
@@ -403,6 +417,30 @@ impl Node for FakeNode {
         let removed = self.machines().snapshots.remove(id);
         self.note_change();
         removed.map(drop).ok_or_else(|| Error::new(ErrorKind::NotFound, "snapshot", id.as_str()))
+    }
+
+    async fn set_network(&self, run: &VmId, policy: EgressPolicy) -> Result<()> {
+        self.inspect(run).await?;
+        if let Some(kind) = self.machines().fail_networks_as {
+            return Err(Error::new(kind, "network policy", run.as_str()).detail("as the test wants it"));
+        }
+        self.machines().networks.insert(run.clone(), policy);
+        self.note_change();
+        Ok(())
+    }
+
+    /// As much as there are rules: ten packets of a hundred bytes sent for each, one dropped.
+    async fn traffic(&self, run: &VmId) -> Result<Traffic> {
+        self.inspect(run).await?;
+        let policy = self.network_of(run).unwrap_or_default();
+        let rules = u64::try_from(policy.allow().len()).unwrap_or_default();
+        let counted = |packets| flames_node::egress::Count { packets, bytes: packets * 100 };
+        let counters =
+            [("passed_out".to_owned(), counted(rules * 10)), ("drop_default".to_owned(), counted(rules))];
+        Ok(Traffic::of(
+            &policy,
+            &flames_node::egress::Carried { counters: counters.into(), ..Default::default() },
+        ))
     }
 
     async fn guest(&self, run: &VmId) -> Result<GuestClient> {

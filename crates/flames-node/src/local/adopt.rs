@@ -75,6 +75,10 @@ impl Inner {
         match self.networks.resume(&record.lease) {
             Ok(lease) => {
                 let line = Line::new(self.dialer.clone(), lease);
+                // What answers for it in this process (names, inspected connections) ended with the last daemon.
+                if let Err(error) = line.set_policy(&record.network).await {
+                    tracing::error!(run = %record.run, %error, "the network rules of a run cannot be applied again");
+                }
                 let guest = line.client(record.access_token.clone());
                 let holds = Holds { machine: self.machines.claim(handle.id)?, base: self.base_of(&record) };
                 Ok(Some(Arc::new(Run::new(record, dir.clone(), vm, line, guest, holds))))

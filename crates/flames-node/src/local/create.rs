@@ -1,7 +1,7 @@
 //! A create: a table of steps, each with its undo.
 //!
 //! ```text
-//! admit -> template -> network -> disk -> vmm_spawn -> boot -> agent_init -> handed out
+//! admit -> template -> network -> disk -> vmm_spawn -> boot -> agent_init -> egress -> handed out
 //! ```
 //!
 //! `boot` is a restore when the machine starts from a snapshot. It runs in a task of its own, so that a caller that
@@ -52,7 +52,7 @@ enum Wait {
     Long,
 }
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     Step { name: CreateStep::Admit, wait: Wait::Short, run: |c| c.admit().boxed(), undo: nothing },
     Step { name: CreateStep::Template, wait: Wait::Short, run: |c| c.check_source().boxed(), undo: nothing },
     Step {
@@ -73,9 +73,10 @@ const STEPS: [Step; 7] = [
         run: |c| c.spawn_vmm().boxed(),
         undo: |c| c.end_vmm().boxed(),
     },
-    // What these two make lives in the VM, and ends with it.
+    // What these make lives in the VM and its network, and ends with them.
     Step { name: CreateStep::Boot, wait: Wait::Long, run: |c| c.boot().boxed(), undo: nothing },
     Step { name: CreateStep::AgentInit, wait: Wait::Long, run: |c| c.init_agent().boxed(), undo: nothing },
+    Step { name: CreateStep::Egress, wait: Wait::Short, run: |c| c.open_network().boxed(), undo: nothing },
 ];
 
 /// Nothing was made, or it goes with what an earlier step made.
@@ -142,7 +143,7 @@ impl Creation {
 
     /// Runs all steps and hands out; after a failure or a cancel, undoes what was done, last first.
     pub(super) async fn run(mut self, cancel: &CancellationToken) -> Result<Handed, CreateError> {
-        self.steps(CreateStep::Admit, CreateStep::AgentInit, cancel).await?;
+        self.steps(CreateStep::Admit, CreateStep::Egress, cancel).await?;
         self.finish().await
     }
 
@@ -181,7 +182,7 @@ impl Creation {
 
     /// Writes that the run is handed out, and hands it out.
     pub(super) async fn finish(mut self) -> Result<Handed, CreateError> {
-        let failed = |error| CreateStep::AgentInit.failed(error);
+        let failed = |error| CreateStep::Egress.failed(error);
         if let Err(error) = self.write_record(Phase::HandedOut) {
             self.undo(&STEPS).await;
             return Err(failed(error));
@@ -210,6 +211,7 @@ impl Creation {
     async fn admit(&mut self) -> Result<()> {
         let limits = self.node.limits();
         limits.check(&self.request)?;
+        self.node.networks.check(&self.request.network)?;
         self.node.assets.check()?;
         self.node.disks.admit(self.request.disk)
     }
@@ -347,6 +349,12 @@ impl Creation {
         Ok(())
     }
 
+    /// Last of all: a guest that was restored must not speak to anybody before it has time and entropy of its own.
+    async fn open_network(&mut self) -> Result<()> {
+        let line = self.line.as_ref().ok_or_else(|| missing("network"))?;
+        line.set_policy(&self.request.network).await
+    }
+
     /// The run is the node's from here on, and a restarted daemon's.
     fn hand_out(mut self) -> Result<Handed, Error> {
         let record = self.record(Phase::HandedOut)?;
@@ -371,6 +379,7 @@ impl Creation {
             driver: self.node.driver.name().to_owned(),
             guest: GuestFacts { agent_version, vcpus, memory, disk, ..self.source.guest_facts() },
             lease: line.lease.record(),
+            network: self.request.network.clone(),
             access_token: self.request.access_token.clone(),
             control_token: self.control.clone(),
             images: self.source.images(),

@@ -30,7 +30,7 @@ impl Creation {
         }
         self.request = request;
         let first = if self.running.is_some() { CreateStep::AgentInit } else { CreateStep::Boot };
-        self.steps(first, CreateStep::AgentInit, cancel).await?;
+        self.steps(first, CreateStep::Egress, cancel).await?;
         self.finish().await
     }
 
@@ -44,12 +44,14 @@ impl Creation {
         self.timings = StageTimings::default();
         let before = self.request.clone();
         self.request = with_wishes(&before, request);
-        if self.running.is_none() {
-            self.steps(CreateStep::Boot, CreateStep::AgentInit, cancel).await?;
-        } else if let Err(error) = self.tell_news(&before, clock).await {
+        let first = if self.running.is_none() { CreateStep::Boot } else { CreateStep::Egress };
+        if self.running.is_some()
+            && let Err(error) = self.tell_news(&before, clock).await
+        {
             self.give_up().await;
             return Err(CreateStep::AgentInit.failed(error));
         }
+        self.steps(first, CreateStep::Egress, cancel).await?;
         self.finish().await
     }
 
@@ -68,6 +70,7 @@ fn with_wishes(machine: &CreateVm, request: &TakeReady) -> CreateVm {
     CreateVm {
         env: Some(env),
         default_user: request.default_user.clone().or_else(|| machine.default_user.clone()),
+        network: request.network.clone(),
         default_workdir: request.default_workdir.clone().or_else(|| machine.default_workdir.clone()),
         ..machine.clone()
     }

@@ -138,6 +138,7 @@ impl Inner {
     pub(super) async fn take_ready(&self, request: &TakeReady) -> Option<CreatedVm> {
         let size = Size { vcpus: request.vcpus, memory: request.memory, disk: request.disk };
         let pool = self.pools.of(&request.template, size)?;
+        self.networks.check(&request.network).ok()?; // the way without a pool tells
         let asked = Instant::now();
         let member = pool.take()?;
         pool.state().rate.arrived(pool.now());

@@ -7,7 +7,7 @@ use crate::net::LeaseRecord;
 use crate::paths::{RunDir, io_error};
 use crate::snapshot::GuestFacts;
 use crate::template::write_json;
-use crate::{AccessToken, RunFacts};
+use crate::{AccessToken, EgressPolicy, RunFacts};
 use flames_vmm::process::start_ticks_of;
 use flames_vmm::{Error, ErrorKind, Result, VmId};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,9 @@ pub(super) struct RunRecord {
     /// The folder of the snapshot whose memory the VM maps.
     pub(super) base: Option<PathBuf>,
     pub(super) lease: LeaseRecord,
+    /// What the guest may reach.
+    #[serde(default)]
+    pub(super) network: EgressPolicy,
     pub(super) access_token: AccessToken,
     pub(super) control_token: AccessToken,
 }

@@ -10,7 +10,9 @@ use crate::guest::{AGENT_PORT, Dial};
 use crate::net::{Dialer, Lease};
 use crate::paths::RunDir;
 use crate::snapshot::{Partial, Snapshot};
-use crate::{AccessToken, AfterSnapshot, GuestClient, GuestStream, RunInfo, SnapshotTimings};
+use crate::{
+    AccessToken, AfterSnapshot, EgressPolicy, GuestClient, GuestStream, RunInfo, SnapshotTimings, Traffic,
+};
 use async_trait::async_trait;
 use flames_vmm::{Error, ErrorKind, Exit, Result, RunningVm, StopDeadlines, VmState};
 use std::io;
@@ -29,6 +31,8 @@ pub(super) struct Run {
     #[expect(dead_code, reason = "held until the run is gone")]
     holds: Holds,
     state: Mutex<VmState>,
+    /// What the guest may reach now; in the record it is as it was handed out or adopted.
+    network: tokio::sync::Mutex<EgressPolicy>,
     /// One pause, resume or snapshot at a time: each must find the guest as it believes it to be.
     turn: tokio::sync::Mutex<()>,
     ended: OnceCell<Exit>,
@@ -53,8 +57,10 @@ impl Run {
         guest: GuestClient,
         holds: Holds,
     ) -> Self {
+        let network = tokio::sync::Mutex::new(record.network.clone());
         let state = Mutex::new(VmState::Running);
-        Self { record, dir, vm, guest, line, holds, state, turn: Default::default(), ended: OnceCell::new() }
+        let (turn, ended) = (tokio::sync::Mutex::default(), OnceCell::new());
+        Self { record, dir, vm, guest, line, holds, state, network, turn, ended }
     }
 
     pub(super) fn info(&self) -> RunInfo {
@@ -66,6 +72,32 @@ impl Run {
             disk: self.record.guest.disk,
             facts: self.record.facts(&self.dir, self.vm.handle().pid),
         }
+    }
+
+    /// Replaces what the guest may reach. Recorded first: after a daemon's death between the two, the next one applies what
+    /// stands in the record.
+    pub(super) async fn set_network(&self, policy: EgressPolicy) -> Result<()> {
+        let mut network = self.network.lock().await;
+        self.line.lease.check(&policy)?;
+        self.write_network(&policy)?;
+        match self.line.set_policy(&policy).await {
+            Ok(()) => *network = policy,
+            Err(error) => {
+                self.write_network(&network)?;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_network(&self, policy: &EgressPolicy) -> Result<()> {
+        RunRecord { network: policy.clone(), ..self.record.clone() }.write(&self.dir)
+    }
+
+    /// What the guest sent and received, and what was dropped.
+    pub(super) async fn traffic(&self) -> Result<Traffic> {
+        let network = self.network.lock().await;
+        self.line.lease.traffic(&network).await
     }
 
     pub(super) async fn pause(&self) -> Result<()> {
@@ -187,6 +219,11 @@ impl Line {
     /// A client of the agent at the other end.
     pub(super) fn client(self: &Arc<Self>, token: AccessToken) -> GuestClient {
         GuestClient::new(Arc::clone(self) as Arc<dyn Dial>, token)
+    }
+
+    /// Applies what the guest may reach.
+    pub(super) async fn set_policy(&self, policy: &EgressPolicy) -> Result<()> {
+        self.lease.set_policy(policy).await
     }
 
     pub(super) async fn connect(&self, port: u16) -> Result<GuestStream> {

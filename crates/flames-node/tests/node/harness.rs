@@ -2,8 +2,8 @@
 
 use crate::fake_agent::{Agent, FakeWithAgent};
 use flames_node::{
-    AGENT_PORT, AccessToken, BootLevel, CreateVm, Dial, FailurePoint, GuestClient, GuestStream, Identity,
-    LeakKind, LocalNode, MiB, NetworkMode, Node, NodeConfig, Result, StartFrom, TemplateName,
+    AGENT_PORT, AccessToken, BootLevel, CreateVm, Dial, EgressPolicy, FailurePoint, GuestClient, GuestStream,
+    Identity, LeakKind, LocalNode, MiB, NetworkMode, Node, NodeConfig, Result, StartFrom, TemplateName,
     TemplateSnapshots, VmId,
 };
 use flames_provider::conformance;
@@ -140,6 +140,7 @@ pub(crate) fn request(run: &str) -> CreateVm {
         access_token: AccessToken::new("0123456789abcdef"),
         default_user: Some("root".into()),
         default_workdir: None,
+        network: EgressPolicy::default(),
         boot_deadline: Duration::from_secs(20),
     }
 }

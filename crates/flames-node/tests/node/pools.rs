@@ -3,8 +3,9 @@
 use crate::clones::skew_ms;
 use crate::harness::{Home, request};
 use flames_node::{
-    AccessToken, BootLevel, BootPath, CreateVm, ErrorKind, FailurePoint, MiB, NetworkMode, Newcomer,
-    Newcomers, Node, PoolConfig, PoolStatus, ProcessEvent, StartProcess, TakeReady, TemplateName, VmId,
+    AccessToken, BootLevel, BootPath, CreateVm, EgressPolicy, ErrorKind, FailurePoint, MiB, NetworkMode,
+    Newcomer, Newcomers, Node, PoolConfig, PoolStatus, ProcessEvent, StartProcess, TakeReady, TemplateName,
+    VmId,
 };
 use flames_pool::{Autoscale, Strategy, Tier, Tiers};
 use std::collections::HashSet;
@@ -62,6 +63,7 @@ fn take(env: &[(&str, &str)]) -> TakeReady {
         env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         default_user: None,
         default_workdir: None,
+        network: EgressPolicy::default(),
     }
 }
 

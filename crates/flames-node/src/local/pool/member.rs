@@ -10,7 +10,8 @@ use crate::local::record::is_alive;
 use crate::local::source::Source;
 use crate::snapshot::Snapshot;
 use crate::{
-    AccessToken, BootLevel, CreateVm, Identity, Newcomer, Newcomers, StartFrom, TakeReady, TemplateName,
+    AccessToken, BootLevel, CreateVm, EgressPolicy, Identity, Newcomer, Newcomers, StartFrom, TakeReady,
+    TemplateName,
 };
 use flames_pool::{Health, MemberState, MemberView, Millis, Tier};
 use flames_vmm::{Result, VmId};
@@ -186,6 +187,7 @@ pub(in crate::local) fn placeholder(machine: &VmId, template: TemplateName, size
         access_token: crate::secret::new_token()?,
         default_user: Some("root".to_owned()),
         default_workdir: None,
+        network: EgressPolicy::default(),
         boot_deadline: BOOT_DEADLINE,
     })
 }
