@@ -92,6 +92,7 @@ fn guarded() -> OpenApiRouter<Api> {
         .merge(routes::node::router())
         .merge(routes::pools::router())
         .merge(routes::ports::router())
+        .merge(routes::network::router())
         .merge(routes::events::router())
         .merge(routes::keys::router())
         .merge(routes::monitor::router())

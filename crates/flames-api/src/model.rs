@@ -10,6 +10,7 @@ pub use lifecycle::{
 pub use monitor::{AlertList, AlertRuleView, AlertView, RunUsageView, TopView};
 
 use flames_core::sandbox::record::{Failure, OnTimeout, Origin, Sandbox, Timings};
+use flames_egress::{PolicySpec, Traffic};
 use flames_node::{Capacity, Entry, Leak, RunFacts, Template};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,9 @@ pub struct CreateRequest {
     /// Where a process starts when nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
+    /// What it may reach. Default: nothing; with `from_snapshot`, what the captured sandbox might reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<PolicySpec>,
 }
 
 /// What happens to a sandbox when its time is over.
@@ -114,6 +118,9 @@ pub struct SandboxView {
     /// Its ports that the world may reach.
     #[serde(default)]
     pub ports: BTreeSet<u16>,
+    /// What it may reach.
+    #[serde(default)]
+    pub network: PolicySpec,
     /// How fast its create was asked to be.
     #[serde(default)]
     pub level: String,
@@ -129,6 +136,17 @@ pub struct SandboxView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub host: Option<RunFacts>,
+}
+
+/// What a sandbox may reach, and what came of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkView {
+    /// What it may reach.
+    pub policy: PolicySpec,
+    /// What its present run sent and received, and what was dropped; absent while it has none, and on a host that runs
+    /// without root and counts nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
 }
 
 /// Duration of each stage of a create, in milliseconds.
@@ -444,6 +462,7 @@ impl From<Sandbox> for SandboxView {
             started_at: sandbox.started_at,
             ends_at: sandbox.ends_at,
             ports: sandbox.ports,
+            network: sandbox.network.into(),
             level: sandbox.level.name().to_owned(),
             path: sandbox.path.map(|path| path.name().to_owned()),
             why: sandbox.why,

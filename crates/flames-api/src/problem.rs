@@ -11,6 +11,7 @@ use flames_core::sandbox::error::{
 };
 use flames_core::sandbox::room::NoRoom;
 use flames_core::{InvalidName, SandboxId};
+use flames_egress::InvalidPolicy;
 use flames_node::{CreateError, CreateStep, GuestError, GuestErrorKind};
 use flames_provider::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
@@ -279,6 +280,10 @@ fn from_node_call(id: &SandboxId, error: &Error) -> Problem {
             problem = Problem::new(StatusCode::CONFLICT, "sandbox_not_running", problem.detail)
                 .about("sandbox", id.as_str());
         }
+        ErrorKind::Unsupported if error.resource() == "network policy" => {
+            problem.mend =
+                Some("run the daemon as root: then each sandbox has a network of its own".to_owned());
+        }
         ErrorKind::Unsupported => {
             problem.mend = Some(
                 "the VMM driver of this host cannot do it: `flames doctor` says which one is in use"
@@ -371,6 +376,18 @@ impl From<TooMany> for Problem {
 impl From<InvalidRequest> for Problem {
     fn from(error: InvalidRequest) -> Self {
         Self::invalid(error.field, error.problem)
+    }
+}
+
+impl From<InvalidPolicy> for Problem {
+    fn from(error: InvalidPolicy) -> Self {
+        let first = error.mistakes.first();
+        let place = first.map(|mistake| format!("network.{}", mistake.place)).unwrap_or_default();
+        let problem = Self::invalid(&place, error.to_string());
+        match first {
+            Some(mistake) => problem.mend(mistake.mend.clone()),
+            None => problem,
+        }
     }
 }
 

@@ -42,6 +42,18 @@ pub struct E2b {
     pub rate: RateLimit,
     /// Ports of sandboxes are hosts `<port>-<id>` below this domain; with a port if clients must name one.
     pub domain: String,
+    /// What sandboxes reach when their clients do not deny it.
+    pub internet: Internet,
+}
+
+/// Whether the internet is part of what sandboxes reach when their clients do not deny it, as in E2B. Rules that name
+/// destinations hold either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Internet {
+    /// It is.
+    Given,
+    /// It is not: only what is named is reached.
+    Withheld,
 }
 
 /// Where every request enters.

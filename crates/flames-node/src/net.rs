@@ -27,7 +27,7 @@ pub use uplink::UplinkConfig;
 pub(crate) use user::PortLease;
 
 use crate::guest::AGENT_PORT;
-use flames_egress::{EgressPolicy, Traffic};
+use flames_egress::EgressPolicy;
 use flames_vmm::{Error, ErrorKind, MacAddress, Network, Result};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -148,31 +148,6 @@ impl Lease {
         }
     }
 
-    /// Replaces what the guest may reach; before the first call that is nothing.
-    ///
-    /// # Errors
-    /// `Unsupported` where there is no network; `Unavailable` when the rules could not be applied: the earlier ones hold.
-    pub(crate) async fn set_policy(&self, policy: &EgressPolicy) -> Result<()> {
-        match self {
-            _ if policy.is_sealed() => Ok(()),
-            Self::Slot(_) => Err(unsupported("this node has no way out of its namespaces")),
-            Self::Port(_) => needs_namespaces(policy),
-        }
-    }
-
-    /// What passed and what was dropped, under the policy in force.
-    ///
-    /// # Errors
-    /// `Unsupported` where nothing is counted.
-    pub(crate) async fn traffic(&self, _policy: &EgressPolicy) -> Result<Traffic> {
-        match self {
-            Self::Slot(_) => Ok(Traffic::default()),
-            Self::Port(_) => {
-                Err(unsupported("a node without root counts no traffic: run the daemon as root"))
-            }
-        }
-    }
-
     pub(crate) fn record(&self) -> LeaseRecord {
         match self {
             Self::Slot(slot) => LeaseRecord::Slot(slot.name().to_owned()),
@@ -219,7 +194,8 @@ fn needs_namespaces(policy: &EgressPolicy) -> Result<()> {
     ))
 }
 
-fn unsupported(detail: &str) -> Error {
+/// What only runs with a namespace of their own can have.
+pub(crate) fn unsupported(detail: &str) -> Error {
     Error::new(ErrorKind::Unsupported, "network policy", "").detail(detail)
 }
 

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod bench;
+pub(crate) mod network;
 pub(crate) mod snapshots;
 
 pub(crate) use bench::{Bench, BenchBoot, BenchCompare, BenchCreate, BenchPool, Ramp};
@@ -74,6 +75,9 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Let the world reach a port of a sandbox
     Expose(Expose),
+    /// What a sandbox may reach
+    #[command(subcommand)]
+    Network(network::Network),
     /// Follow what happens to sandboxes
     Events(Events),
     /// Set when a sandbox ends by itself
@@ -169,6 +173,8 @@ pub(crate) struct Shape {
     /// Where commands start
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
+    #[command(flatten)]
+    pub(crate) network: network::Policy,
 }
 
 #[derive(Clone, Debug, Args)]

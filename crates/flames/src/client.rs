@@ -10,10 +10,11 @@ use bytes::Bytes;
 use flames_api::Problem;
 use flames_api::model::{
     BuildEvent, BuildRequest, CreateKeyRequest, CreateRequest, CreatedKey, ExecEvent, ExecRequest,
-    ExposedPort, ForkRequest, ForkedView, KeyView, PauseRequest, PausedView, PoolList, ResumeRequest,
-    ResumedView, SandboxEvent, SandboxPage, SandboxView, SnapshotList, SnapshotRequest, SnapshotView,
-    TemplateList, TemplateSettingsView, TerminalSize, TimeoutRequest,
+    ExposedPort, ForkRequest, ForkedView, KeyView, NetworkView, PauseRequest, PausedView, PoolList,
+    ResumeRequest, ResumedView, SandboxEvent, SandboxPage, SandboxView, SnapshotList, SnapshotRequest,
+    SnapshotView, TemplateList, TemplateSettingsView, TerminalSize, TimeoutRequest,
 };
+use flames_egress::PolicySpec;
 use flames_node::{PoolConfig, PoolStatus};
 use futures::{Stream, StreamExt, TryStreamExt};
 use reqwest::{Body, Method, RequestBuilder, Response};
@@ -122,6 +123,14 @@ impl Client {
 
     pub(crate) async fn remove_snapshot(&self, id: &str) -> anyhow::Result<()> {
         self.send(self.request(Method::DELETE, &["snapshots", id])?).await.map(drop)
+    }
+
+    pub(crate) async fn network(&self, id: &str) -> anyhow::Result<NetworkView> {
+        self.json(self.request(Method::GET, &["sandboxes", id, "network"])?).await
+    }
+
+    pub(crate) async fn set_network(&self, id: &str, policy: &PolicySpec) -> anyhow::Result<NetworkView> {
+        self.json(self.request(Method::PUT, &["sandboxes", id, "network"])?.json(policy)).await
     }
 
     pub(crate) async fn pools(&self) -> anyhow::Result<PoolList> {

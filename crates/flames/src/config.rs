@@ -87,6 +87,9 @@ pub(crate) struct E2b {
     pub(crate) tls_certificate: Option<PathBuf>,
     /// A PEM file with the certificate's private key.
     pub(crate) tls_key: Option<PathBuf>,
+    /// Whether sandboxes of E2B's clients reach the public internet when the client does not deny it, as they do at
+    /// E2B. Needs root and a host that forwards. Destinations that a client names are reached either way.
+    pub(crate) internet: bool,
 }
 
 impl E2b {

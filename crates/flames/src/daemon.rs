@@ -117,6 +117,7 @@ impl Daemon {
             keys: self.api.keys.clone(),
             rate: self.api.rate.clone(),
             domain: listener.domain().to_owned(),
+            internet: listener.internet(),
         });
         self.listeners.spawn(listener.serve(router, self.shutdown.clone()));
     }

@@ -5,6 +5,7 @@ use crate::daemon;
 use anyhow::Context;
 use axum::Router;
 use flames_api::server;
+use flames_e2b::Internet;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ pub(crate) struct Listener {
     listener: TcpListener,
     address: SocketAddr,
     domain: String,
+    internet: Internet,
     tls: Option<rustls::ServerConfig>,
 }
 
@@ -29,12 +31,18 @@ impl Listener {
         let address = listener.local_addr()?;
         let domain = config.e2b.domain.clone();
         let domain = domain.unwrap_or_else(|| format!("{}:{}", config.api.domain, address.port()));
-        Ok(Self { listener, address, domain, tls })
+        let internet = if config.e2b.internet { Internet::Given } else { Internet::Withheld };
+        Ok(Self { listener, address, domain, internet, tls })
     }
 
     /// Sandboxes are below it.
     pub(crate) fn domain(&self) -> &str {
         &self.domain
+    }
+
+    /// What sandboxes of its clients reach when nobody denies it.
+    pub(crate) fn internet(&self) -> Internet {
+        self.internet
     }
 
     /// How to point a client here.

@@ -5,6 +5,7 @@ pub(crate) mod files;
 pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod monitor;
+pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod pools;
 pub(crate) mod ports;

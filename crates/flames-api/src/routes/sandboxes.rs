@@ -14,6 +14,7 @@ use flames_core::sandbox::query::{Cursor, Filter};
 use flames_core::sandbox::record::Entrance;
 use flames_core::sandbox::state::State as SandboxState;
 use flames_core::{IdempotencyKey, SandboxId};
+use flames_egress::EgressPolicy;
 use flames_node::BootLevel;
 use serde::Deserialize;
 use std::time::Duration;
@@ -194,7 +195,7 @@ fn to_create(request: CreateRequest) -> Result<CreateSandbox, Problem> {
         timeout: request.timeout_s.map(timeout),
         on_timeout: request.on_timeout.into(),
         entrance: Entrance::default(),
-        network: None,
+        network: request.network.as_ref().map(EgressPolicy::new).transpose()?,
         id: None,
         level: level.map_err(|error| Problem::invalid("level", error.to_string()))?,
         user: request.user,

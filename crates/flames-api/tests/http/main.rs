@@ -12,6 +12,7 @@ mod files;
 mod house;
 mod lists;
 mod monitor;
+mod network;
 mod openapi;
 mod pools;
 mod refusals;

@@ -3,9 +3,10 @@
 use super::Caller;
 use super::extract::Body;
 use super::model::{AutoResume, CLIENT_ID, ENVD_VERSION, NewSandbox, SandboxView};
+use super::network;
 use super::snapshots::bare;
-use crate::E2b;
 use crate::error::{ApiError, ApiResult};
+use crate::{E2b, Internet};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
@@ -48,7 +49,7 @@ async fn create(
     asked: NewSandbox,
     default_timeout_s: i64,
 ) -> ApiResult<Created> {
-    let request = resolve(e2b, to_core(asked, default_timeout_s)?).await?;
+    let request = resolve(e2b, to_core(asked, default_timeout_s, e2b.internet)?).await?;
     let sandbox = match idempotency_key(caller, headers)? {
         Some(key) => e2b.plane.create_once(request, key).await?,
         None => e2b.plane.create(request).await?,
@@ -78,10 +79,12 @@ fn idempotency_key(caller: &Caller, headers: &HeaderMap) -> ApiResult<Option<Ide
 }
 
 /// A create, for the control plane. Whoever looks at its template must decide whether it is a snapshot's name.
-fn to_core(asked: NewSandbox, default_timeout_s: i64) -> ApiResult<CreateSandbox> {
+fn to_core(asked: NewSandbox, default_timeout_s: i64, internet: Internet) -> ApiResult<CreateSandbox> {
     refuse_what_is_missing(&asked)?;
     let network = asked.network.unwrap_or_default();
+    let egress = network::policy(&network, asked.allow_internet_access, internet)?;
     Ok(CreateSandbox {
+        network: Some(egress),
         template: asked.template_id,
         metadata: asked.metadata.unwrap_or_default(),
         env: asked.env_vars.unwrap_or_default(),
@@ -145,12 +148,10 @@ fn refuse_what_is_missing(asked: &NewSandbox) -> ApiResult<()> {
         (asked.mcp.is_some(), "mcp is"),
         (asked.iam.is_some(), "iam is"),
         (asked.volume_mounts.as_ref().is_some_and(|mounts| !mounts.is_empty()), "volumeMounts are"),
-        (network.egress_proxy.is_some(), "network.egressProxy is"),
-        (network.rules.is_some_and(|rules| !rules.is_empty()), "network.rules are"),
     ];
     match missing.into_iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(ApiError::unsupported(what)),
-        None => Ok(()),
+        None => network::refuse_what_is_missing(&network),
     }
 }
 
@@ -205,7 +206,7 @@ mod tests {
     #[test]
     fn defaults_of_the_guest_can_be_overridden_and_no_timeout_is_negative() {
         let body = r#"{"templateID":"base","envVars":{"E2B_SANDBOX":"mine"},"timeout":-3}"#;
-        let request = to_core(serde_json::from_str(body).unwrap(), TIMEOUT_S).unwrap();
+        let request = to_core(serde_json::from_str(body).unwrap(), TIMEOUT_S, Internet::Given).unwrap();
         assert_eq!(
             (request.env["E2B_SANDBOX"].as_str(), request.env["E2B_TEMPLATE_ID"].as_str()),
             ("mine", "base")

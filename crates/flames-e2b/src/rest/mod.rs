@@ -4,6 +4,7 @@ mod create;
 mod extract;
 mod list;
 mod model;
+mod network;
 mod observe;
 mod pause;
 mod sandboxes;
@@ -46,7 +47,7 @@ fn guarded() -> Router<E2b> {
         .route("/sandboxes/{id}/resume", post(pause::resume))
         .route("/sandboxes/{id}/snapshots", post(snapshots::take))
         .route("/sandboxes/{id}/fork", post(snapshots::fork))
-        .route("/sandboxes/{id}/network", put(sandboxes::set_network))
+        .route("/sandboxes/{id}/network", put(network::set_network))
         .route("/sandboxes/{id}/metrics", get(observe::metrics))
         .route("/sandboxes/{id}/logs", get(observe::logs))
         .route("/v2/sandboxes/{id}/logs", get(observe::logs_v2))

@@ -1,5 +1,6 @@
 //! What the REST calls take and give, in E2B's names.
 
+use super::network::NetworkView;
 use flames_core::sandbox::record::{OnRequest, OnTimeout, Sandbox};
 use flames_core::sandbox::state::State;
 use jiff::Timestamp;
@@ -32,12 +33,18 @@ pub(super) struct NewSandbox {
     pub(super) volume_mounts: Option<Vec<serde_json::Value>>,
 }
 
-/// What of it is about the way in; there is no way out.
+/// The ways in and out.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Network {
     pub(super) allow_public_traffic: Option<bool>,
     pub(super) mask_request_host: Option<String>,
+    pub(super) allow_out: Option<Vec<String>>,
+    pub(super) deny_out: Option<Vec<String>>,
+    pub(super) dns_servers: Option<Vec<String>>,
+    /// Only in a change; a create says it beside the network.
+    #[serde(rename = "allow_internet_access")]
+    pub(super) allow_internet_access: Option<bool>,
     pub(super) egress_proxy: Option<serde_json::Value>,
     pub(super) rules: Option<serde_json::Map<String, serde_json::Value>>,
 }
@@ -97,6 +104,8 @@ pub(super) struct SandboxDetail {
     pub(super) listed: ListedSandbox,
     pub(super) envd_access_token: String,
     pub(super) domain: String,
+    pub(super) allow_internet_access: bool,
+    pub(super) network: NetworkView,
     pub(super) lifecycle: Lifecycle,
     /// What a sandbox that rests has kept.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -239,6 +239,7 @@ mod tests {
             access_token: AccessToken::new("access"),
             default_user: Some(user.into()),
             default_workdir: None,
+            network: crate::EgressPolicy::default(),
             boot_deadline: Duration::from_secs(1),
         }
     }

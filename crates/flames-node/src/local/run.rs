@@ -7,7 +7,7 @@ use super::record::{RunRecord, remove_run_dir};
 use super::tunnel;
 use crate::disk::blocking;
 use crate::guest::{AGENT_PORT, Dial};
-use crate::net::{Dialer, Lease};
+use crate::net::{Dialer, Egress, Lease, unsupported};
 use crate::paths::RunDir;
 use crate::snapshot::{Partial, Snapshot};
 use crate::{
@@ -96,8 +96,7 @@ impl Run {
 
     /// What the guest sent and received, and what was dropped.
     pub(super) async fn traffic(&self) -> Result<Traffic> {
-        let network = self.network.lock().await;
-        self.line.lease.traffic(&network).await
+        self.line.traffic().await
     }
 
     pub(super) async fn pause(&self) -> Result<()> {
@@ -209,11 +208,16 @@ pub(super) struct Line {
     pub(super) dialer: Dialer,
     pub(super) lease: Lease,
     pub(super) cut: CancellationToken,
+    /// `None` where guests have no network of their own.
+    egress: Option<Egress>,
 }
 
 impl Line {
     pub(super) fn new(dialer: Dialer, lease: Lease) -> Arc<Self> {
-        Arc::new(Self { dialer, lease, cut: CancellationToken::new() })
+        let cut = CancellationToken::new();
+        let slot = lease.namespace().cloned();
+        let egress = slot.map(|slot| Egress::new(slot, dialer.clone(), cut.clone()));
+        Arc::new(Self { dialer, lease, cut, egress })
     }
 
     /// A client of the agent at the other end.
@@ -221,9 +225,21 @@ impl Line {
         GuestClient::new(Arc::clone(self) as Arc<dyn Dial>, token)
     }
 
-    /// Applies what the guest may reach.
+    /// Replaces what the guest may reach; before the first call that is nothing.
     pub(super) async fn set_policy(&self, policy: &EgressPolicy) -> Result<()> {
-        self.lease.set_policy(policy).await
+        self.lease.check(policy)?;
+        match &self.egress {
+            Some(egress) => egress.change(policy.clone()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What passed and what was dropped.
+    async fn traffic(&self) -> Result<Traffic> {
+        match &self.egress {
+            Some(egress) => Ok(Traffic::of(&egress.policy(), &egress.figures().await?)),
+            None => Err(unsupported("a node without root counts no traffic: run the daemon as root")),
+        }
     }
 
     pub(super) async fn connect(&self, port: u16) -> Result<GuestStream> {

@@ -7,6 +7,7 @@ mod copy;
 mod doctor;
 mod exec;
 mod keys;
+mod network;
 mod pools;
 mod run;
 mod sandboxes;
@@ -70,6 +71,7 @@ async fn client_command(context: &Context, command: Command) -> anyhow::Result<(
         Command::Ls(command) => sandboxes::ls(&client, &command, json).await,
         Command::Inspect(command) => sandboxes::inspect(&client, &command).await,
         Command::Expose(command) => sandboxes::expose(&client, &command, json).await,
+        Command::Network(command) => network::run(&client, command, json).await,
         Command::Events(command) => sandboxes::events(&client, &command, json).await,
         Command::Timeout(command) => sandboxes::timeout(&client, &command, json).await,
         Command::Pause(command) => snapshots::pause(&client, &command, json).await,
@@ -144,6 +146,7 @@ impl From<&Shape> for CreateRequest {
             },
             user: shape.user.clone(),
             workdir: shape.workdir.clone(),
+            network: shape.network.asked(),
         }
     }
 }
