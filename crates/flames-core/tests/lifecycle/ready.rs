@@ -85,6 +85,7 @@ fn a_machine_that_was_taken_by_a_daemon_which_died_before_its_record_is_destroye
         let plane = world.plane().await;
         with_pool(&world, &plane, 1).await;
         let request = flames_node::TakeReady {
+            network: flames_node::EgressPolicy::default(),
             template: TemplateName::parse("mini").unwrap(),
             vcpus: 1,
             memory: flames_node::MiB(256),
