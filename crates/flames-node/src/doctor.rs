@@ -11,7 +11,7 @@ mod pick;
 pub use kvm::{KvmSpeed, MIN_INSTRUCTIONS_PER_SECOND};
 pub use pick::{Pick, Vmm, pick_vmm};
 
-use crate::net::{NetworkMode, SlotNames};
+use crate::net::{NetworkMode, SlotNames, UplinkConfig};
 use crate::paths::{Assets, DataDir};
 use crate::template::TemplateStore;
 use flames_vmm::jail::{self, Cgroups, JailConfig};
@@ -59,6 +59,8 @@ pub struct DoctorConfig {
     pub disk_reserve_bytes: u64,
     /// The Firecracker program: a name that PATH finds, or a path.
     pub firecracker: PathBuf,
+    /// The way out for sandboxes that may reach something.
+    pub uplink: UplinkConfig,
 }
 
 impl Finding {
@@ -85,6 +87,8 @@ pub async fn examine(config: &DoctorConfig) -> Vec<Finding> {
         judge_tun(look::open_error(Path::new("/dev/net/tun"))),
         judge_nft(look::version("nft", "--version").await.as_ref()),
         network_slot(&config.data_dir).await,
+        uplink(config),
+        judge_forwarding(NetworkMode::detect(), look::forwards().as_deref()),
         judge_cgroups(&Cgroups::find().missing()),
         judge_jail(
             jail::impediment(),
@@ -212,6 +216,44 @@ fn judge_slot(outcome: Result<f64, String>) -> Finding {
             "network-slot",
             error,
             "the kernel needs network namespaces, tun, nf_tables and conntrack: `modprobe -a tun nf_tables nf_conntrack`",
+        ),
+    }
+}
+
+/// Opens the uplink as a daemon would: its namespace must be there and its range be free.
+fn uplink(config: &DoctorConfig) -> Finding {
+    if NetworkMode::detect() == NetworkMode::User {
+        return Finding::warn("uplink", "not tried without root", "run `flames doctor` as root to try it");
+    }
+    let opened = SlotNames::with_uplink(&config.data_dir.join("doctor"), &config.uplink);
+    judge_uplink(config.uplink.range, opened.map(drop).map_err(|error| error.to_string()))
+}
+
+fn judge_uplink(range: ipnet::Ipv4Net, opened: Result<(), String>) -> Finding {
+    match opened {
+        Ok(()) => Finding::ok("uplink", format!("nobody near this host has an address of {range}")),
+        Err(error) => Finding::fail(
+            "uplink",
+            error,
+            "set `range` and `uplink_namespace` in the section `[network]`: no daemon starts until then",
+        ),
+    }
+}
+
+fn judge_forwarding(mode: NetworkMode, switch: Option<&str>) -> Finding {
+    match (mode, switch.map(str::trim)) {
+        (NetworkMode::User, _) => Finding::warn(
+            "forwarding",
+            "without root no sandbox reaches anything",
+            "run the daemon as root to let sandboxes out",
+        ),
+        (NetworkMode::Namespaces, Some("1")) => {
+            Finding::ok("forwarding", "this host forwards: sandboxes may be let out")
+        }
+        (NetworkMode::Namespaces, _) => Finding::warn(
+            "forwarding",
+            "this host forwards nothing: sandboxes that may reach something are refused",
+            "`sysctl -w net.ipv4.ip_forward=1`, and a line in /etc/sysctl.d; let nothing else through that should not be",
         ),
     }
 }
@@ -365,6 +407,21 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_forwards_nothing_is_a_warning_with_the_switch() {
+        let judge = |switch| judge_forwarding(NetworkMode::Namespaces, switch);
+        assert_eq!(judge(Some("1\n")).status, FindingStatus::Ok);
+        assert!(judge(Some("0\n")).mend.unwrap().contains("net.ipv4.ip_forward=1"));
+        assert_eq!(judge(None).status, FindingStatus::Warn);
+    }
+
+    #[test]
+    fn a_range_that_overlaps_is_a_failure_that_names_the_setting() {
+        let finding = judge_uplink("10.0.0.0/16".parse().unwrap(), Err("overlaps 10.0.3.0/24".into()));
+        assert_eq!(finding.status, FindingStatus::Fail);
+        assert!(finding.mend.unwrap().contains("[network]"));
+    }
+
+    #[test]
     fn a_missing_controller_is_named() {
         let finding = judge_cgroups(&["memory"]);
         assert_eq!(
@@ -408,6 +465,7 @@ mod tests {
             assets_dir: root.path().join("assets"),
             disk_reserve_bytes: 1 << 30,
             firecracker: "firecracker".into(),
+            uplink: UplinkConfig::default(),
         };
         let findings = examine(&config).await;
         for finding in &findings {

@@ -5,6 +5,7 @@
 //! is held against that schema.
 
 use anyhow::Context;
+use flames_node::UplinkConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -40,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) vmm: Vmm,
     /// This host.
     pub(crate) node: Node,
+    /// The way out for sandboxes that may reach something, with root.
+    pub(crate) network: Network,
     /// What is watched, and who is told.
     pub(crate) alerts: Alerts,
 }
@@ -313,6 +316,32 @@ pub(crate) struct Node {
     /// Whether a template gets a snapshot of its own after the first create that had to boot it. Later creates
     /// restore it.
     pub(crate) template_snapshots: bool,
+}
+
+/// The way out for sandboxes that may reach something, with root.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Network {
+    /// Addresses that such sandboxes have on this host, one each, before they leave it as the host itself. Private, and
+    /// known to nobody near this host.
+    #[schemars(with = "String")]
+    pub(crate) range: ipnet::Ipv4Net,
+    /// The file of the network namespace that they leave through. Default: the daemon's own.
+    pub(crate) uplink_namespace: Option<PathBuf>,
+}
+
+impl Network {
+    /// As the node takes it.
+    pub(crate) fn uplink(&self) -> UplinkConfig {
+        UplinkConfig { range: self.range, namespace: self.uplink_namespace.clone() }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        let UplinkConfig { range, namespace } = UplinkConfig::default();
+        Self { range, uplink_namespace: namespace }
+    }
 }
 
 impl Default for Api {

@@ -239,6 +239,7 @@ async fn node(config: &Config, places: &Places, data_dir: &Path, role: Role) -> 
     let node = NodeConfig {
         shared_dir: Some(places.data.clone()),
         ready_slots: usize::try_from(ready_slots)?,
+        uplink: config.network.uplink(),
         template_snapshots: if takes_snapshots {
             TemplateSnapshots::TakeAfterFirstUse
         } else {

@@ -87,6 +87,11 @@ fn userfaultfd_opens(flags: libc::c_int) -> bool {
     unsafe { libc::close(descriptor) == 0 }
 }
 
+/// The switch that lets a host forward.
+pub(super) fn forwards() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<ExitCode> {
         assets_dir: context.places.assets.clone(),
         disk_reserve_bytes: context.config.node.reserve_disk_mib << 20,
         firecracker: context.config.vmm.firecracker.clone(),
+        uplink: context.config.network.uplink(),
     };
     let bar = ProgressBar::new_spinner().with_message("measuring what KVM can do");
     bar.enable_steady_tick(Duration::from_millis(100));
