@@ -7,6 +7,7 @@ mod give;
 mod handshake;
 mod limits;
 mod machine;
+mod name_server;
 mod pool;
 mod record;
 mod run;

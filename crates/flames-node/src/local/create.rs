@@ -14,6 +14,7 @@ use super::Inner;
 use super::capture::capture;
 use super::handshake::{self, Inherited};
 use super::machine::MachineName;
+use super::name_server;
 use super::record::{Phase, RunRecord, remove_run_dir};
 use super::run::{Holds, Line, Run};
 use super::source::{Images, Source};
@@ -352,7 +353,10 @@ impl Creation {
     /// Last of all: a guest that was restored must not speak to anybody before it has time and entropy of its own.
     async fn open_network(&mut self) -> Result<()> {
         let line = self.line.as_ref().ok_or_else(|| missing("network"))?;
-        line.set_policy(&self.request.network).await
+        line.set_policy(&self.request.network).await?;
+        let guest = self.guest.as_ref().ok_or_else(|| missing("guest client"))?;
+        name_server::tell(guest, &self.request.network).await;
+        Ok(())
     }
 
     /// The run is the node's from here on, and a restarted daemon's.

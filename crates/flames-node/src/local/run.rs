@@ -3,6 +3,7 @@
 use super::capture::capture;
 use super::handshake;
 use super::machine::MachineName;
+use super::name_server;
 use super::record::{RunRecord, remove_run_dir};
 use super::tunnel;
 use crate::disk::blocking;
@@ -16,6 +17,7 @@ use crate::{
 use async_trait::async_trait;
 use flames_vmm::{Error, ErrorKind, Exit, Result, RunningVm, StopDeadlines, VmState};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,8 @@ pub(super) struct Run {
     state: Mutex<VmState>,
     /// What the guest may reach now; in the record it is as it was handed out or adopted.
     network: tokio::sync::Mutex<EgressPolicy>,
+    /// Whether the guest has yet to hear whom it may ask for names: it stood still when that changed.
+    untold: AtomicBool,
     /// One pause, resume or snapshot at a time: each must find the guest as it believes it to be.
     turn: tokio::sync::Mutex<()>,
     ended: OnceCell<Exit>,
@@ -60,7 +64,8 @@ impl Run {
         let network = tokio::sync::Mutex::new(record.network.clone());
         let state = Mutex::new(VmState::Running);
         let (turn, ended) = (tokio::sync::Mutex::default(), OnceCell::new());
-        Self { record, dir, vm, guest, line, holds, state, network, turn, ended }
+        let untold = AtomicBool::default();
+        Self { record, dir, vm, guest, line, holds, state, network, untold, turn, ended }
     }
 
     pub(super) fn info(&self) -> RunInfo {
@@ -81,13 +86,26 @@ impl Run {
         self.line.lease.check(&policy)?;
         self.write_network(&policy)?;
         match self.line.set_policy(&policy).await {
-            Ok(()) => *network = policy,
+            Ok(()) => {
+                *network = policy;
+                self.untold.store(true, Ordering::Release);
+                if self.state() == VmState::Running {
+                    self.tell_name_server(&network).await;
+                }
+            }
             Err(error) => {
                 self.write_network(&network)?;
                 return Err(error);
             }
         }
         Ok(())
+    }
+
+    /// Tells the guest whom to ask for names, if it was not told since that may have changed.
+    async fn tell_name_server(&self, policy: &EgressPolicy) {
+        if self.untold.swap(false, Ordering::AcqRel) {
+            name_server::tell(&self.guest, policy).await;
+        }
     }
 
     fn write_network(&self, policy: &EgressPolicy) -> Result<()> {
@@ -117,7 +135,9 @@ impl Run {
         self.vm.resume().await?;
         self.set_state(VmState::Running);
         let init = handshake::wake_up()?;
-        handshake::shake(&self.record.run, &self.guest, &self.record.control_token, &init).await
+        handshake::shake(&self.record.run, &self.guest, &self.record.control_token, &init).await?;
+        self.tell_name_server(&self.line.policy()).await;
+        Ok(())
     }
 
     /// Captures memory, device state and disk inside one pause (hazard C6), and lets `seal` do its work with it.
@@ -232,6 +252,11 @@ impl Line {
             Some(egress) => egress.change(policy.clone()).await,
             None => Ok(()),
         }
+    }
+
+    /// What the guest may reach now.
+    fn policy(&self) -> Arc<EgressPolicy> {
+        self.egress.as_ref().map(Egress::policy).unwrap_or_default()
     }
 
     /// What passed and what was dropped.

@@ -5,3 +5,4 @@ mod figures;
 mod frames;
 mod slots;
 mod testbed;
+mod vm;
