@@ -8,7 +8,6 @@ use crate::{
 use flames_egress::PolicySpec;
 use flames_provider::conformance;
 use flames_vmm_qemu::{QemuConfig, QemuDriver};
-use futures::StreamExt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
