@@ -142,7 +142,7 @@ impl Inner {
         let asked = Instant::now();
         let member = pool.take()?;
         pool.state().rate.arrived(pool.now());
-        match pool.give(member, Whom::Itself(request.clone()), &CancellationToken::new()).await {
+        match pool.give(member, Whom::Itself(Box::new(request.clone())), &CancellationToken::new()).await {
             Ok(handed) => {
                 let why = "a warm VM was ready".to_owned();
                 Some(self.done(asked, handed, Choice { path: BootPath::Warm, why }))

@@ -83,7 +83,7 @@ pub(super) enum Whom {
     /// Somebody's that has a name already: the guest is told everything anew.
     Other(Box<CreateVm>),
     /// The one's that it is.
-    Itself(TakeReady),
+    Itself(Box<TakeReady>),
 }
 
 impl Machine {
