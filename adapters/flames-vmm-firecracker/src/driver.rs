@@ -10,7 +10,7 @@ use crate::process::{self, Confinement, Launch};
 use crate::snapshot;
 use crate::vm::{Attach, Prepared, Purpose, Vm};
 use async_trait::async_trait;
-use flames_vmm::jail::{Access, Cgroups, Held, JailMode, Lease, LeaseError, Needs, Net};
+use flames_vmm::jail::{Access, Cgroups, Held, JailMode, Lease, LeaseError, Needs, Net, Stock};
 use flames_vmm::process::Process;
 use flames_vmm::{
     Capabilities, DiskAccess, Error, ErrorKind, Network, PrepareFor, PreparedVm, Result, Retry, RunningVm,
@@ -18,6 +18,7 @@ use flames_vmm::{
 };
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 /// Runs microVMs in Firecracker, each in a jail of its own.
@@ -26,6 +27,7 @@ pub struct FirecrackerDriver {
     config: FirecrackerConfig,
     host: OnceCell<Host>,
     stand_in: Option<StandIn>,
+    leases: Arc<Stock<Lease>>,
 }
 
 /// A snapshot that stands for the boot of a kernel.
@@ -45,7 +47,8 @@ impl FirecrackerDriver {
                 "VMS RUN WITHOUT A JAIL: a guest that breaks out of Firecracker is the daemon's user"
             );
         }
-        Self { config, host: OnceCell::new(), stand_in: None }
+        let leases = Stock::new(config.jail.ready);
+        Self { config, host: OnceCell::new(), stand_in: None, leases }
     }
 
     /// Continues a snapshot wherever this kernel would be booted. The guest must have been waiting for its
@@ -128,11 +131,25 @@ impl FirecrackerDriver {
         Ok((process, resources))
     }
 
+    /// A user id and control groups that are ready, or new ones, with the limits for this VM.
     async fn lease(&self, spec: &VmSpec, cgroups: &Cgroups) -> Result<Lease> {
         let (config, cgroups, needs) = (self.config.jail.clone(), cgroups.clone(), needs(spec));
-        let taken = tokio::task::spawn_blocking(move || Lease::take(&config, &cgroups, &needs)).await;
-        let taken = taken.unwrap_or_else(|error| Err(LeaseError::Cgroups(std::io::Error::other(error))));
+        let ready = self.leases.take();
+        let taken = tokio::task::spawn_blocking(move || {
+            let lease = ready.map_or_else(|| Lease::take(&config, &cgroups), Ok)?;
+            lease.limit(&config, &cgroups, &needs).map(|()| lease)
+        });
+        let taken =
+            taken.await.unwrap_or_else(|error| Err(LeaseError::Cgroups(std::io::Error::other(error))));
         taken.map_err(|error| unavailable(spec.id.as_str(), "it cannot be jailed", error))
+    }
+
+    /// Makes leases for VMs to come.
+    fn make_ready(&self) {
+        if let Some(Host { jail: Some(cgroups), .. }) = self.host.get() {
+            let (config, cgroups) = (self.config.jail.clone(), cgroups.clone());
+            self.leases.fill(move || Lease::take(&config, &cgroups).ok());
+        }
     }
 
     fn launch(
@@ -310,8 +327,9 @@ impl VmmDriver for FirecrackerDriver {
             (PrepareFor::Boot, Some(_)) => Purpose::BootClone { load: load(), greeting },
             (PrepareFor::Boot, None) => Purpose::Boot { greeting },
         };
-        let prepared = self.set_up(&spec, purpose, process, resources).await.map_err(says_who)?;
-        Ok(Box::new(prepared))
+        let prepared = self.set_up(&spec, purpose, process, resources).await;
+        self.make_ready();
+        Ok(Box::new(prepared.map_err(says_who)?))
     }
 
     async fn adopt(&self, handle: &VmHandle) -> Result<Option<Box<dyn RunningVm>>> {

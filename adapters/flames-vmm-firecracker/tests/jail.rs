@@ -113,7 +113,7 @@ async fn a_jailed_vmm_opens_the_tap_of_its_namespace() {
 async fn a_used_up_range_of_user_ids_is_told_and_nothing_is_started() {
     let Some(factory) = FirecrackerFactory::jailed().await else { return };
     let claims = factory.folder().join("uids");
-    let jail = JailConfig { uids: 1, claims, ..factory.config().jail.clone() };
+    let jail = JailConfig { uids: 1, ready: 0, claims, ..factory.config().jail.clone() };
     let driver = factory.driver_with(FirecrackerConfig { jail, ..factory.config().clone() });
     let spec = factory.spec(Guest::Ready).await;
     let _only = driver.prepare(spec, PrepareFor::Boot).await.unwrap();

@@ -1,6 +1,6 @@
 //! What the jail costs a restore: `cargo bench -p flames-vmm-qemu --bench jail [-- RUNS]`, as root.
 //!
-//! Clones of one snapshot, jailed and not jailed in turn, so that whatever else the host does falls on both.
+//! Clones of one snapshot, in a jail that was ready, in one that is made when it is needed, and without, in turn, so that whatever else the host does falls on both.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../tests/support/mod.rs"]
@@ -23,8 +23,9 @@ async fn main() {
     let runs = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(RUNS);
     let jail = support::config().jail;
     let open = JailConfig { mode: JailMode::NoneInsecure, ..jail.clone() };
-    let [jailed, open] =
-        [jail, open].map(|jail| QemuDriver::new(QemuConfig { jail, ..support::config() }));
+    let late = JailConfig { ready: 0, ..jail.clone() };
+    let [jailed, late, open] =
+        [jail, late, open].map(|jail| QemuDriver::new(QemuConfig { jail, ..support::config() }));
     let Some(source) = AgentVm::make("mini").await else { return };
     let prepared = jailed.prepare(source.spec.clone(), PrepareFor::Boot).await.unwrap();
     let (vm, _ready) = prepared.boot().await.unwrap().ready().await.unwrap();
@@ -33,13 +34,15 @@ async fn main() {
     let parts = vm.snapshot(folder.path()).await.unwrap();
     vm.stop(StopDeadlines::KILL).await.unwrap();
 
-    let (mut with, mut without, mut leases) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut with, mut made_late, mut without, mut leases) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..runs {
         with.push(restore(&jailed, &source, &parts).await);
+        made_late.push(restore(&late, &source, &parts).await);
         without.push(restore(&open, &source, &parts).await);
         leases.push(lease());
     }
     print("jailed", with);
+    print("late", made_late);
     print("open", without);
     print("lease", leases);
 }
@@ -60,7 +63,8 @@ fn lease() -> f64 {
     let (config, host) = (support::config().jail, Cgroups::find());
     let needs = Needs { memory_bytes: 1 << 28, vcpus: 1, other_threads: 16, disks: Vec::new() };
     let start = Instant::now();
-    let lease = Lease::take(&config, &host, &needs).unwrap();
+    let lease = Lease::take(&config, &host).unwrap();
+    lease.limit(&config, &host, &needs).unwrap();
     let taken = start.elapsed().as_secs_f64() * 1000.0;
     drop(lease);
     taken

@@ -5,13 +5,15 @@ use crate::config::QemuConfig;
 use crate::files;
 use crate::host::{self, Host, HostFacts};
 use crate::left::Left;
-use crate::process::{self, Launch};
+use crate::process::{self, Launch, Place};
 use crate::programs::in_data;
 use crate::snapshot;
 use crate::view::View;
 use crate::vm::{Attach, Prepared, Then, Vm};
 use async_trait::async_trait;
-use flames_vmm::jail::{Cage, Cgroups, Held, Lease, LeaseError, Needs, Net, open_to_others};
+use flames_vmm::jail::{
+    Belongings, Cage, Cgroups, Held, JailConfig, Lease, LeaseError, Needs, Net, Room, Stock, open_to_others,
+};
 use flames_vmm::log;
 use flames_vmm::process::Process;
 use flames_vmm::{
@@ -30,6 +32,7 @@ use tokio::sync::OnceCell;
 pub struct QemuDriver {
     config: QemuConfig,
     host: Arc<OnceCell<Host>>,
+    rooms: Arc<Stock<Room>>,
 }
 
 pub(crate) const NAME: &str = "qemu";
@@ -37,11 +40,11 @@ pub(crate) const NAME: &str = "qemu";
 impl QemuDriver {
     /// Inside a runtime it begins to look at the host at once, so that the first VM need not wait for that.
     pub fn new(config: QemuConfig) -> Self {
-        let host = Arc::default();
+        let (host, rooms) = (Arc::default(), Stock::new(config.jail.ready));
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(look_ahead(Arc::clone(&host), config.clone()));
         }
-        Self { config, host }
+        Self { config, host, rooms }
     }
 
     /// What this driver found out about the host; looking takes about 50 ms, once.
@@ -89,15 +92,15 @@ impl QemuDriver {
     ) -> Result<(Process, Held)> {
         let broken = |what: &str, error: io::Error| unavailable(spec.id.as_str(), what, error);
         let host = self.found().await?;
-        let lease = match &host.jail {
-            Some(cgroups) => Some(self.lease(spec, cgroups).await?),
+        let room = match &host.jail {
+            Some(cgroups) => Some(self.room(spec, host, cgroups).await?),
             None => None,
         };
-        let mut launch = self.launch(spec, purpose, host, lease.as_ref())?;
+        let mut launch = self.launch(spec, purpose, host, room)?;
         launch.device_state = device_state;
         launch.sockets =
             files::bind_sockets(&spec.run_dir).map_err(|error| broken("cannot bind its sockets", error))?;
-        let started = match process::start(launch).await {
+        let (started, lease) = match process::start(launch).await {
             Ok(started) => started,
             Err(error) => {
                 files::remove_live_files(&spec.run_dir);
@@ -118,11 +121,29 @@ impl QemuDriver {
         Ok((process, held))
     }
 
-    async fn lease(&self, spec: &VmSpec, cgroups: &Cgroups) -> Result<Lease> {
+    /// A jail that is ready, or a new one, with the limits for this VM.
+    async fn room(&self, spec: &VmSpec, host: &Host, cgroups: &Cgroups) -> Result<Room> {
+        let (ready, make) = (self.rooms.take(), maker(&self.config.jail, host, cgroups));
         let (config, cgroups, needs) = (self.config.jail.clone(), cgroups.clone(), self.needs(spec));
-        let taken = tokio::task::spawn_blocking(move || Lease::take(&config, &cgroups, &needs)).await;
-        let taken = taken.unwrap_or_else(|error| Err(LeaseError::Cgroups(io::Error::other(error))));
-        taken.map_err(|error| unavailable(spec.id.as_str(), "it cannot be jailed", error))
+        let furnish = move || {
+            let room = ready.map_or_else(make, Ok)?;
+            room.lease().limit(&config, &cgroups, &needs)?;
+            Ok(room)
+        };
+        let made: std::result::Result<Room, NoRoom> = tokio::task::spawn_blocking(furnish)
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error).into()));
+        made.map_err(|error| unavailable(spec.id.as_str(), "it cannot be jailed", error))
+    }
+
+    /// Makes jails for VMs to come.
+    fn make_ready(&self) {
+        if let Some(host) = self.host.get()
+            && let Some(cgroups) = &host.jail
+        {
+            let make = maker(&self.config.jail, host, cgroups);
+            self.rooms.fill(move || make().ok());
+        }
     }
 
     fn needs(&self, spec: &VmSpec) -> Needs {
@@ -136,35 +157,29 @@ impl QemuDriver {
         }
     }
 
-    fn launch(
-        &self,
-        spec: &VmSpec,
-        purpose: &PrepareFor,
-        host: &Host,
-        lease: Option<&Lease>,
-    ) -> Result<Launch> {
+    fn launch(&self, spec: &VmSpec, purpose: &PrepareFor, host: &Host, room: Option<Room>) -> Result<Launch> {
         let view = View::new(spec, purpose)?;
         let mut config = self.config.clone();
         let mut arguments: Vec<OsString> = Vec::new();
-        let (view, cage) = match lease {
-            Some(lease) => {
+        let net = net(&spec.network, room.is_some());
+        let (view, place) = match room {
+            Some(room) => {
+                let broken =
+                    |error: io::Error| unavailable(spec.id.as_str(), "cannot furnish its jail", error);
                 let view = view.in_a_jail(&host.facts);
                 if let PrepareFor::Restore(parts) = purpose {
-                    let shared = open_to_others(&parts.memory, host.access_to_memory());
-                    shared
-                        .map_err(|error| unavailable(spec.id.as_str(), "cannot share its snapshot", error))?;
+                    open_to_others(&parts.memory, host.access_to_memory()).map_err(broken)?;
                 }
                 // Where QEMU looks by itself depends on /proc, which is not in the jail.
                 config.firmware = in_data(&config.firmware, &host.programs.data).unwrap_or(config.firmware);
                 for folder in &host.programs.data {
                     arguments.extend(["-L".into(), folder.into()]);
                 }
-                let mounts = [host.programs.files.as_slice(), &view.mounts].concat();
-                let over = self.config.jail.claims.clone();
-                let cage = Cage { over, mounts, devices: view.devices(), owner: lease.uid() };
-                (view, Some(cage))
+                let owner = room.lease().uid();
+                let own = Belongings::gather(&net, &view.mounts, &view.devices(), owner).map_err(broken)?;
+                (view, Place::Jail(room, own))
             }
-            None => (view.on_the_host(&host.programs.qemu, &host.facts), None),
+            None => (view.on_the_host(&host.programs.qemu, &host.facts), Place::Open(net)),
         };
         arguments.extend(view.arguments());
         arguments.extend(command_line(&view.spec, &view.purpose, &host.facts, &config).arguments);
@@ -175,8 +190,7 @@ impl QemuDriver {
             sockets: Vec::new(),
             device_state: None,
             disks: view.disks,
-            net: net(&spec.network, cage.is_some()),
-            cage,
+            place,
             openable: view.openable,
         })
     }
@@ -236,8 +250,13 @@ impl VmmDriver for QemuDriver {
     async fn prepare(&self, spec: VmSpec, purpose: PrepareFor) -> Result<Box<dyn PreparedVm>> {
         let says_who = |error: Error| error.adapter(NAME).operation("prepare");
         let device_state = self.check(&spec, &purpose).await.map_err(says_who)?;
-        let (process, held) = self.start(&spec, &purpose, device_state).await.map_err(says_who)?;
-        let vm = self.attach(&spec, process, held).await.map_err(says_who)?;
+        let started = self.start(&spec, &purpose, device_state).await;
+        let vm = match started {
+            Ok((process, held)) => self.attach(&spec, process, held).await,
+            Err(error) => Err(error),
+        };
+        self.make_ready();
+        let vm = vm.map_err(says_who)?;
         let then = match purpose {
             PrepareFor::Boot => Then::Boot { greeting: spec.boot_channel.greeting },
             PrepareFor::Restore(parts) => {
@@ -269,6 +288,26 @@ impl VmmDriver for QemuDriver {
         let vm = Vm::attach_again(&handle.run_dir, process, with).await.map_err(says_who)?;
         Ok(Some(Box::new(vm)))
     }
+}
+
+/// Why there is no jail for a VM.
+#[derive(Debug, thiserror::Error)]
+enum NoRoom {
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    #[error("cannot make its jail: {0}")]
+    Room(#[from] io::Error),
+}
+
+/// What makes a jail for any VM.
+fn maker(
+    config: &JailConfig,
+    host: &Host,
+    cgroups: &Cgroups,
+) -> impl Fn() -> std::result::Result<Room, NoRoom> + Send + 'static {
+    let (config, cgroups) = (config.clone(), cgroups.clone());
+    let cage = Cage { over: config.claims.clone(), mounts: host.programs.files.clone() };
+    move || Ok(Room::make(Lease::take(&config, &cgroups)?, cage.clone())?)
 }
 
 /// What is done when the process is gone.

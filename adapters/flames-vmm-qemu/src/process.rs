@@ -2,7 +2,7 @@
 
 use crate::files;
 use command_fds::{CommandFdExt, FdMapping};
-use flames_vmm::jail::{self, Cage, Enforcement, Net, Openable};
+use flames_vmm::jail::{self, Belongings, Enforcement, Lease, Net, Openable, Room};
 use flames_vmm::process::{Started, limited, spawn_on_own_thread};
 use std::ffi::OsString;
 use std::fs::File;
@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::Once;
 
@@ -27,25 +27,50 @@ pub(crate) struct Launch {
     pub(crate) device_state: Option<File>,
     /// Given to it from [`files::FIRST_DISK_FD`] on.
     pub(crate) disks: Vec<File>,
-    pub(crate) net: Net,
-    /// Its root directory and its user; the daemon's, if there is none.
-    pub(crate) cage: Option<Cage>,
+    pub(crate) place: Place,
     pub(crate) openable: Openable,
 }
 
-/// Starts the program.
-pub(crate) async fn start(launch: Launch) -> io::Result<Started> {
-    let child = spawn_on_own_thread(move || spawn(launch)).await?;
-    Started::find(child, None)
+/// Where to start it.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// In a jail, with what is the VM's own.
+    Jail(Room, Belongings),
+    /// In the daemon's own namespaces but for the network.
+    Open(Net),
 }
 
-fn spawn(launch: Launch) -> io::Result<Child> {
+/// Starts the program. A jailed one has the lease of its jail.
+pub(crate) async fn start(launch: Launch) -> io::Result<(Started, Option<Lease>)> {
+    let (run_dir, openable) = (launch.run_dir.clone(), launch.openable.clone());
+    let (mut command, place) = command(launch)?;
+    // Ours are all close-on-exec already; this is for what the daemon itself was started with.
+    close_fds::set_fds_cloexec(3, &[]);
+    let (child, lease) = match place {
+        Place::Jail(room, belongings) => {
+            let owner = room.lease().uid();
+            // The last act before the program: without supplementary groups, which the standard library sees to.
+            command.current_dir("/").uid(owner).gid(owner);
+            let spawn = move || spawn(command, &openable, Some(owner));
+            let (child, lease) = room.start(belongings, spawn).await?;
+            (child, Some(lease))
+        }
+        Place::Open(net) => {
+            command.current_dir(run_dir);
+            let spawn = move || jail::enter_network(&net).and_then(|()| spawn(command, &openable, None));
+            (spawn_on_own_thread(spawn).await?, None)
+        }
+    };
+    Ok((Started::find(child, None)?, lease))
+}
+
+/// Everything is opened here: where it is started, paths may mean something else.
+fn command(launch: Launch) -> io::Result<(Command, Place)> {
     let log = File::options().create(true).append(true).open(launch.run_dir.join(files::VMM_LOG))?;
     let mut command = Command::new(&launch.program);
     command
         .args(&launch.arguments)
         .env_clear()
-        // Opened here: there is none in a cage before QEMU's own user is in it.
         .stdin(File::open("/dev/null")?)
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -53,30 +78,21 @@ fn spawn(launch: Launch) -> io::Result<Child> {
         .process_group(0)
         .fd_mappings(mappings(launch.sockets, launch.device_state, launch.disks))
         .map_err(io::Error::other)?;
-    // Ours are all close-on-exec already; this is for what the daemon itself was started with.
-    close_fds::set_fds_cloexec(3, &[]);
-    match &launch.cage {
-        Some(cage) => {
-            jail::enter_namespaces(&launch.net)?;
-            cage.enter()?;
-            // The last act before the program: without supplementary groups, which the standard library sees to.
-            command.current_dir("/").uid(cage.owner).gid(cage.owner);
-        }
-        None => {
-            jail::enter_network(&launch.net)?;
-            command.current_dir(&launch.run_dir);
-        }
-    }
-    jail::give_up_rights()?;
-    restrict(&launch.openable, &launch.run_dir)?;
-    limited(command.spawn()?, launch.cage.map(|cage| cage.owner))
+    Ok((command, launch.place))
 }
 
-fn restrict(openable: &Openable, run_dir: &Path) -> io::Result<()> {
+/// On the thread that is where the VM belongs.
+fn spawn(mut command: Command, openable: &Openable, owner: Option<u32>) -> io::Result<Child> {
+    jail::give_up_rights()?;
+    restrict(openable)?;
+    limited(command.spawn()?, owner)
+}
+
+fn restrict(openable: &Openable) -> io::Result<()> {
     static TOLD: Once = Once::new();
     if jail::restrict(openable)? == Enforcement::Lacking {
         TOLD.call_once(|| {
-            tracing::warn!(run_dir = %run_dir.display(), "this kernel has no landlock: VMs go without that layer");
+            tracing::warn!("this kernel has no landlock: VMs go without that layer");
         });
     }
     Ok(())

@@ -75,7 +75,7 @@ async fn a_vmm_that_cannot_start_holds_nothing_of_its_host() {
     let Some(namespace) = Namespace::make() else { return };
     let network = Network::Tap { netns: namespace.path(), tap: "no-such-tap".into(), mac: MAC };
     let config = QemuConfig {
-        jail: JailConfig { uids: 1, claims: factory.folder().join("uids"), ..jail() },
+        jail: JailConfig { uids: 1, ready: 0, claims: factory.folder().join("uids"), ..jail() },
         ..support::config()
     };
     let driver = QemuDriver::new(config);
@@ -91,7 +91,7 @@ async fn a_vmm_that_cannot_start_holds_nothing_of_its_host() {
 async fn a_used_up_range_of_user_ids_is_told_and_nothing_is_started() {
     let Some(factory) = QemuFactory::jailed() else { return };
     let config = QemuConfig {
-        jail: JailConfig { uids: 1, claims: factory.folder().join("uids"), ..jail() },
+        jail: JailConfig { uids: 1, ready: 0, claims: factory.folder().join("uids"), ..jail() },
         ..support::config()
     };
     let driver = QemuDriver::new(config);

@@ -3,12 +3,12 @@
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::pivot_root;
-use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chownat, mknodat};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::thread::LinkNameSpaceType;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A root directory in memory, which only its VM sees.
@@ -18,10 +18,6 @@ pub struct Cage {
     pub over: PathBuf,
     /// What it holds of the host.
     pub mounts: Vec<Mount>,
-    /// Device nodes that it holds, at the same path and with the same number as the host's.
-    pub devices: Vec<PathBuf>,
-    /// Whose device nodes they are.
-    pub owner: u32,
 }
 
 /// A file of the host that is seen in a cage.
@@ -95,6 +91,12 @@ pub fn bind(from: &Path, over: &Path, access: Access) -> io::Result<()> {
         io::Error::other(format!("cannot mount {} into the jail: {error}", from.display()))
     };
     mount(Some(from), over, nothing, MsFlags::MS_BIND, nothing).map_err(named)?;
+    remount(over, access).map_err(|error| io::Error::other(format!("{}: {error}", from.display())))
+}
+
+/// What may be done with what is mounted there.
+pub(super) fn remount(at: &Path, access: Access) -> io::Result<()> {
+    let nothing = None::<&Path>;
     let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     if access != Access::Execute {
         flags |= MsFlags::MS_NOEXEC;
@@ -102,7 +104,7 @@ pub fn bind(from: &Path, over: &Path, access: Access) -> io::Result<()> {
     if access != Access::Write {
         flags |= MsFlags::MS_RDONLY;
     }
-    mount(nothing, over, nothing, flags, nothing).map_err(named)
+    Ok(mount(nothing, at, nothing, flags, nothing)?)
 }
 
 /// Lets the users of other VMs read a file of the daemon's, or also write it: each VM has its own. Who may reach it at
@@ -120,19 +122,12 @@ pub fn open_to_others(file: &Path, access: Access) -> io::Result<()> {
 }
 
 impl Cage {
-    /// Makes it, and makes it the root directory of this thread and of what it starts. The thread must be in
-    /// namespaces of its own ([`enter_namespaces`]).
-    ///
-    /// # Errors
-    /// When the kernel refuses, or a file of the host does not exist.
-    pub fn enter(&self) -> io::Result<()> {
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-        mount(Some("cage"), &self.over, Some("tmpfs"), flags, Some("mode=755,size=1m"))?;
+    /// Makes it in namespaces of its own, and makes it the root directory of this thread and of what it starts. It can be
+    /// added to until [`read_only_root`].
+    pub(super) fn enter(&self) -> io::Result<()> {
+        enter_namespaces(&Net::Host)?;
+        mount(Some("cage"), &self.over, Some("tmpfs"), ROOT, Some("mode=755,size=1m"))?;
         self.mounts.iter().try_for_each(|item| self.furnish(item))?;
-        self.devices.iter().try_for_each(|device| self.make_device(device))?;
-        let nothing = None::<&Path>;
-        let read_only = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-        mount(nothing, &self.over, nothing, read_only, nothing)?;
         leave_the_old_root(&self.over)
     }
 
@@ -144,14 +139,6 @@ impl Cage {
         bind(&item.from, &over, item.access)
     }
 
-    fn make_device(&self, device: &Path) -> io::Result<()> {
-        let node = self.inside(device)?;
-        let number = std::fs::metadata(device)?.rdev();
-        mknodat(CWD, &node, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, number)?;
-        let (uid, gid) = (Uid::from_raw(self.owner), Gid::from_raw(self.owner));
-        Ok(chownat(CWD, &node, Some(uid), Some(gid), rustix::fs::AtFlags::empty())?)
-    }
-
     /// Where a path of the cage is before it is the root; its folder is made.
     fn inside(&self, path: &Path) -> io::Result<PathBuf> {
         let path = self.over.join(path.strip_prefix("/").unwrap_or(path));
@@ -160,6 +147,15 @@ impl Cage {
         }
         Ok(path)
     }
+}
+
+const ROOT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);
+
+/// From here on nothing can be added to the root directory.
+pub(super) fn read_only_root() -> io::Result<()> {
+    let flags = ROOT | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    let nothing = None::<&Path>;
+    Ok(mount(nothing, Path::new("/"), nothing, flags, nothing)?)
 }
 
 /// Both roots are mounted at one place for a moment; the old one, on top, is taken away.

@@ -139,11 +139,8 @@ impl Cgroups {
         folders
     }
 
-    /// Makes a VM's own groups and sets their limits.
-    pub(super) fn make(&self, name: &str, needs: &Needs, config: &JailConfig) -> io::Result<()> {
-        for folder in self.folders(name, config) {
-            std::fs::create_dir_all(folder)?;
-        }
+    /// Sets the limits of a VM's own groups.
+    pub(super) fn limit(&self, name: &str, needs: &Needs, config: &JailConfig) -> io::Result<()> {
         for setting in self.settings(needs, config, &devices(&needs.disks)) {
             let Some(mount) = self.controllers.get(setting.controller) else { continue };
             write(&mount.join(&config.parent_cgroup).join(name).join(setting.file), &setting.value)?;

@@ -26,6 +26,8 @@ pub struct JailConfig {
     pub uids: u32,
     /// Where it is noted which ids are in use; lost at a reboot, as the VMs are.
     pub claims: PathBuf,
+    /// How many jails are made before they are needed.
+    pub ready: usize,
     /// The control group that holds those of the VMs.
     pub parent_cgroup: String,
     /// Controllers without which no VM is started.
@@ -58,6 +60,7 @@ impl Default for JailConfig {
             first_uid: 1_000_000,
             uids: 65_536,
             claims: PathBuf::from("/run/flames/uids"),
+            ready: 2,
             parent_cgroup: "flames".to_owned(),
             controllers: ["memory", "cpu", "pids"].map(str::to_owned).into(),
             cpu_weight: 300,

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub struct Lease {
     claim: Claim,
+    /// Of its control groups.
+    name: String,
     cgroups: Vec<PathBuf>,
 }
 
@@ -35,18 +37,27 @@ pub enum LeaseError {
 }
 
 impl Lease {
-    /// Takes a user id that nobody has, and makes control groups with the limits for `needs`. Blocks.
+    /// Takes a user id that nobody has, and makes control groups, which do not limit anything yet. Blocks.
     ///
     /// # Errors
     /// When the range of ids is used up, or a group cannot be made. Nothing is left behind.
-    pub fn take(config: &JailConfig, host: &Cgroups, needs: &Needs) -> Result<Self, LeaseError> {
+    pub fn take(config: &JailConfig, host: &Cgroups) -> Result<Self, LeaseError> {
         let claim = Claim::take(config)?;
         // Named by the id: what was left of an earlier VM with it is used again, and removed after this one.
         let name = format!("vm-{}", claim.uid);
-        let mut lease = Self { cgroups: host.folders(&name, config), claim };
-        host.make(&name, needs, config).map_err(LeaseError::Cgroups)?;
-        lease.cgroups.dedup();
+        let lease = Self { cgroups: host.folders(&name, config), name, claim };
+        for folder in &lease.cgroups {
+            std::fs::create_dir_all(folder).map_err(LeaseError::Cgroups)?;
+        }
         Ok(lease)
+    }
+
+    /// Sets the limits for what a VM needs.
+    ///
+    /// # Errors
+    /// When the kernel refuses one; it is named.
+    pub fn limit(&self, config: &JailConfig, host: &Cgroups, needs: &Needs) -> Result<(), LeaseError> {
+        host.limit(&self.name, needs, config).map_err(LeaseError::Cgroups)
     }
 
     /// The user id, which is the group id as well.

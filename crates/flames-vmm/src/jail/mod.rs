@@ -13,6 +13,8 @@ mod config;
 mod landlock;
 mod lease;
 mod rights;
+mod room;
+mod stock;
 mod uids;
 
 pub use cage::{Access, Cage, Mount, Net, bind, enter_namespaces, enter_network, open_to_others};
@@ -21,4 +23,6 @@ pub use config::{IoLimit, JailConfig, JailMode};
 pub use landlock::{Enforcement, Openable, landlock_works, restrict};
 pub use lease::{Held, Lease, LeaseError};
 pub use rights::{give_up_rights, impediment};
+pub use room::{Belongings, Room};
+pub use stock::Stock;
 pub use uids::{ClaimError, Owned};
