@@ -5,6 +5,7 @@
 //! moves memory that was touched before; of a VMM that is only the start of its own program.
 
 use super::config::JailConfig;
+use super::uids;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -108,7 +109,8 @@ impl Cgroups {
         self.controllers.contains_key(name)
     }
 
-    /// Makes the group that holds those of the VMs, with its weight.
+    /// Makes the group that holds those of the VMs, with its weight, and removes from it what daemons that died have
+    /// left: groups of ids that nobody has.
     ///
     /// # Errors
     /// When a group cannot be made or written to.
@@ -116,6 +118,7 @@ impl Cgroups {
         for (name, mount) in self.wanted() {
             let parent = mount.join(&config.parent_cgroup);
             std::fs::create_dir_all(&parent)?;
+            clear(&parent, config)?;
             if self.version == Version::V2 {
                 for group in [mount, &parent] {
                     write(&group.join("cgroup.subtree_control"), &format!("+{name}"))?;
@@ -197,6 +200,12 @@ impl Cgroups {
     }
 }
 
+fn clear(parent: &Path, config: &JailConfig) -> io::Result<()> {
+    let names = std::fs::read_dir(parent)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let uids = names.filter_map(|name| name.strip_prefix("vm-")?.parse().ok());
+    uids::for_free_ones(config, uids, |uid| remove(&[parent.join(format!("vm-{uid}"))]))
+}
+
 fn write(file: &Path, value: &str) -> io::Result<()> {
     std::fs::write(file, value)
         .map_err(|error| io::Error::other(format!("{value} to {}: {error}", file.display())))
@@ -274,6 +283,20 @@ mod tests {
         let folders = ["memory/flames/vm", "cpu,cpuacct/flames/vm", "blkio/flames/vm"]
             .map(|name| Path::new("/sys/fs/cgroup").join(name));
         assert_eq!(host.folders("vm", &JailConfig::default()), folders);
+    }
+
+    #[test]
+    fn what_a_daemon_that_died_left_is_removed_and_what_lives_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = JailConfig { claims: folder.path().join("uids"), uids: 1, ..JailConfig::default() };
+        let claim = uids::Claim::take(&config).unwrap();
+        let parent = folder.path().join("flames");
+        let [dead, live] = [4711, claim.uid].map(|uid| parent.join(format!("vm-{uid}")));
+        for group in [&dead, &live] {
+            std::fs::create_dir_all(group).unwrap();
+        }
+        clear(&parent, &config).unwrap();
+        assert_eq!((dead.exists(), live.exists()), (false, true));
     }
 
     #[test]

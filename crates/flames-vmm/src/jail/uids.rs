@@ -91,6 +91,17 @@ impl Drop for Claim {
     }
 }
 
+/// Calls `clear` with each of these ids that nobody has, while nobody can get one.
+pub(super) fn for_free_ones(
+    config: &JailConfig,
+    uids: impl Iterator<Item = u32>,
+    clear: impl Fn(u32),
+) -> io::Result<()> {
+    let _lock = lock(&config.claims)?;
+    uids.filter(|uid| is_free(&config.claims.join(uid.to_string()))).for_each(clear);
+    Ok(())
+}
+
 /// Between looking and writing nobody else may.
 fn lock(folder: &Path) -> io::Result<File> {
     std::fs::create_dir_all(folder)?;
