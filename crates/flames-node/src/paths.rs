@@ -123,6 +123,11 @@ impl RunDir {
         self.path.join("disk.ext4")
     }
 
+    /// The run's own link to its template's image, if it was booted from one.
+    pub fn image(&self) -> PathBuf {
+        self.path.join("image.erofs")
+    }
+
     /// The console log, written by the driver.
     pub fn console(&self) -> PathBuf {
         self.path.join(flames_vmm::CONSOLE_FILE)

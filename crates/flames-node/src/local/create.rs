@@ -21,7 +21,7 @@ use super::source::{Images, Source};
 use crate::disk::blocking;
 use crate::error::{CreateError, CreateStep};
 use crate::net::{GUEST_IP, HOST_IP, PREFIX};
-use crate::paths::{RunDir, make_private_dir};
+use crate::paths::{RunDir, io_error, make_private_dir};
 use crate::snapshot::{GuestFacts, Partial};
 use crate::{AccessToken, CreateVm, GuestClient, RunFacts, SnapshotTimings, StageTimings, StartProcess};
 use flames_guest::control::Greeting;
@@ -32,6 +32,7 @@ use flames_vmm::{
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -102,6 +103,8 @@ pub(super) struct Creation {
     pub(super) timings: StageTimings,
     line: Option<Arc<Line>>,
     dir: Option<RunDir>,
+    /// The run's own link to the image.
+    image: Option<PathBuf>,
     prepared: Option<Box<dyn PreparedVm>>,
     pub(super) running: Option<Running>,
     pub(super) guest: Option<GuestClient>,
@@ -136,6 +139,7 @@ impl Creation {
             timings: StageTimings::default(),
             line: None,
             dir: None,
+            image: None,
             prepared: None,
             running: None,
             guest: None,
@@ -261,12 +265,29 @@ impl Creation {
         }
         make_private_dir(dir.path())?;
         self.dir = Some(dir.clone());
+        self.keep_image(&dir)?;
         self.write_record(Phase::Creating)?;
         match &self.source {
             Source::Image(_) => self.node.disks.create(&dir.disk(), self.request.disk).await?,
             Source::Snapshot(snapshot) => self.node.disks.copy(&snapshot.disk(), &dir.disk()).await?,
         }
         self.timings.disk_ms = ms_since(start);
+        Ok(())
+    }
+
+    /// Keeps the template's image for as long as the run lives: the template may be built anew under its name meanwhile.
+    /// A snapshot keeps its own; an image on another file system belongs to the installation and stays.
+    fn keep_image(&mut self, dir: &RunDir) -> Result<()> {
+        let Source::Image(image) = &self.source else { return Ok(()) };
+        let (image, link) = (&image.template.image, dir.image());
+        let file = std::fs::canonicalize(image).map_err(|error| io_error("image", image, "find", error))?;
+        match std::fs::hard_link(&file, &link) {
+            Ok(()) => self.image = Some(link),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(io_error("image", file, "link", error));
+            }
+            Err(_) => {}
+        }
         Ok(())
     }
 
@@ -386,13 +407,14 @@ impl Creation {
             network: self.request.network.clone(),
             access_token: self.request.access_token.clone(),
             control_token: self.control.clone(),
-            images: self.source.images(),
+            images: self.images(),
             base: self.source.base(),
         })
     }
 
     pub(super) fn images(&self) -> Images {
-        self.source.images()
+        let images = self.source.images();
+        Images { image: self.image.clone().unwrap_or(images.image), ..images }
     }
 
     pub(super) fn guest_facts(&self) -> Result<GuestFacts> {
@@ -456,7 +478,7 @@ impl Creation {
         let greeting = Greeting { control_token: self.control.expose().to_owned() };
         let greeting = serde_json::to_string(&greeting).map_err(|error| missing("greeting").source(error))?;
         let disk = |path, access| Disk { path, access };
-        let images = self.source.images();
+        let images = self.images();
         Ok(VmSpec {
             id: self.machine.id().clone(),
             run_dir: dir.path().to_owned(),

@@ -39,6 +39,13 @@ fn vm_keeps_its_image_when_its_template_is_built_anew_under_its_name() {
     for (id, mark) in [(&old, "from the tree"), (&new, "built anew")] {
         assert_eq!(home.sh(id, "cat /etc/mark"), mark);
     }
+    let forked = home.json(&["fork", &old]);
+    let fork = forked["forks"][0]["id"].as_str().unwrap().to_owned();
+    home.ok(&["pause", &old]);
+    home.ok(&["resume", &old]);
+    for id in [&old, &fork] {
+        assert_eq!(home.sh(id, "cat /etc/mark"), "from the tree", "what the source ran from");
+    }
 }
 
 fn step_bad_builds_are_refused(home: &Home, tree: &str) {
