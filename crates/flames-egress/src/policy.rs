@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The most rules of a policy, allowing and denying ones together.
 pub const MAX_RULES: usize = 256;
@@ -20,7 +21,11 @@ pub const MAX_BYTES_PER_SECOND: u64 = 10_000_000_000;
 /// Always valid: it is made of a [`PolicySpec`] alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "PolicySpec", into = "PolicySpec")]
-pub struct EgressPolicy {
+pub struct EgressPolicy(Arc<Parts>);
+
+/// Behind a pointer: a policy stands in the record of every sandbox, and travels with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Parts {
     base: Base,
     allow: Vec<Rule>,
     deny: Vec<Rule>,
@@ -102,7 +107,7 @@ pub struct Mistake {
 impl EgressPolicy {
     /// The public internet, and no special address.
     pub fn internet() -> Self {
-        Self { base: Base::Internet, ..Self::default() }
+        Self(Arc::new(Parts { base: Base::Internet, ..Parts::default() }))
     }
 
     /// Checks a policy as it was written.
@@ -115,7 +120,7 @@ impl EgressPolicy {
         if !mistakes.is_empty() {
             return Err(InvalidPolicy { mistakes }); // a list past its limit is not read at all
         }
-        let policy = Self {
+        let policy = Parts {
             base: if spec.internet { Base::Internet } else { Base::Nothing },
             allow: parse_rules("allow", &spec.allow, &mut mistakes),
             deny: parse_rules("deny", &spec.deny, &mut mistakes),
@@ -125,48 +130,48 @@ impl EgressPolicy {
         if mistakes.is_empty() {
             check_together(&policy, &mut mistakes);
         }
-        if mistakes.is_empty() { Ok(policy) } else { Err(InvalidPolicy { mistakes }) }
+        if mistakes.is_empty() { Ok(Self(Arc::new(policy))) } else { Err(InvalidPolicy { mistakes }) }
     }
 
     /// What holds where no rule does.
     pub fn base(&self) -> Base {
-        self.base
+        self.0.base
     }
 
     /// The allowing rules. They win over the denying ones.
     pub fn allow(&self) -> &[Rule] {
-        &self.allow
+        &self.0.allow
     }
 
     /// The denying rules, about addresses only.
     pub fn deny(&self) -> &[Rule] {
-        &self.deny
+        &self.0.deny
     }
 
     /// The DNS servers of choice; empty are those of the node.
     pub fn dns(&self) -> &[IpAddr] {
-        &self.dns
+        &self.0.dns
     }
 
     /// How much may pass.
     pub fn limits(&self) -> Limits {
-        self.limits
+        self.0.limits
     }
 
     /// Whether nothing at all is reached.
     pub fn is_sealed(&self) -> bool {
-        self.base == Base::Nothing && self.allow.is_empty()
+        self.0.base == Base::Nothing && self.0.allow.is_empty()
     }
 
     /// Whether names can be looked up: without a rule about names, and without the internet, DNS would only be a
     /// way out.
     pub fn resolves(&self) -> bool {
-        self.base == Base::Internet || self.domain_rules().next().is_some()
+        self.0.base == Base::Internet || self.domain_rules().next().is_some()
     }
 
     /// The allowing rules about names, with their place.
     pub(crate) fn domain_rules(&self) -> impl Iterator<Item = (usize, &Rule)> {
-        self.allow.iter().enumerate().filter(|(_, rule)| matches!(rule.target(), Target::Domain(_)))
+        self.0.allow.iter().enumerate().filter(|(_, rule)| matches!(rule.target(), Target::Domain(_)))
     }
 
     /// The allowing rules whose names include this one, with their place.
@@ -249,7 +254,7 @@ fn check_limits(spec: &PolicySpec, mistakes: &mut Vec<Mistake>) -> Limits {
 }
 
 /// What is wrong only with other parts in view: rules that contradict each other, or that can have no effect.
-fn check_together(policy: &EgressPolicy, mistakes: &mut Vec<Mistake>) {
+fn check_together(policy: &Parts, mistakes: &mut Vec<Mistake>) {
     check_twins("allow", &policy.allow, mistakes);
     check_twins("deny", &policy.deny, mistakes);
     for (index, rule) in policy.deny.iter().enumerate() {
@@ -304,13 +309,13 @@ impl TryFrom<PolicySpec> for EgressPolicy {
 impl From<EgressPolicy> for PolicySpec {
     fn from(policy: EgressPolicy) -> Self {
         Self {
-            internet: policy.base == Base::Internet,
-            allow: policy.allow.iter().map(Rule::to_string).collect(),
-            deny: policy.deny.iter().map(Rule::to_string).collect(),
-            dns: policy.dns.iter().map(IpAddr::to_string).collect(),
-            out_bytes_per_second: policy.limits.out_bytes_per_second,
-            in_bytes_per_second: policy.limits.in_bytes_per_second,
-            budget_bytes: policy.limits.budget_bytes,
+            internet: policy.0.base == Base::Internet,
+            allow: policy.0.allow.iter().map(Rule::to_string).collect(),
+            deny: policy.0.deny.iter().map(Rule::to_string).collect(),
+            dns: policy.0.dns.iter().map(IpAddr::to_string).collect(),
+            out_bytes_per_second: policy.0.limits.out_bytes_per_second,
+            in_bytes_per_second: policy.0.limits.in_bytes_per_second,
+            budget_bytes: policy.0.limits.budget_bytes,
         }
     }
 }

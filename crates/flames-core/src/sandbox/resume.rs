@@ -69,7 +69,7 @@ impl ControlPlane {
         let asked = Instant::now();
         let claimed = self.claim_resume(id).await?;
         let (stored, node) = match claimed.sandbox.snapshot.clone() {
-            Some(snapshot) => self.wake(&claimed, snapshot, new_timeout).await?,
+            Some(snapshot) => Box::pin(self.wake(&claimed, snapshot, new_timeout)).await?,
             None => (self.unhold(&claimed, new_timeout).await?, StageTimings::default()),
         };
         self.after_passing(&stored.sandbox);

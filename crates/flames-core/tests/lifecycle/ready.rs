@@ -28,7 +28,7 @@ fn a_create_gets_the_sandbox_that_waits_with_one_write() {
         let taken = plane.create(CreateSandbox { env, ..mini() }).await.unwrap();
         assert_eq!((taken.state, taken.path), (State::Running, Some(BootPath::Warm)));
         assert!(taken.run.as_str().starts_with(taken.id.as_str()), "{taken:?}");
-        assert_eq!(world.node.running(), [taken.run.clone()]);
+        assert_eq!(world.node.running(), std::slice::from_ref(&taken.run));
         assert_eq!(world.records().await, [taken]);
         let asked = world.node.taken().remove(0);
         assert_eq!((asked.env.len(), asked.default_user.as_deref()), (1, Some("user")));

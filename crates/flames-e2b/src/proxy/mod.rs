@@ -46,7 +46,7 @@ impl Proxy {
     pub(crate) async fn forward(&self, id: &SandboxId, port: u16, request: Request) -> Response {
         // Whether it runs is all that this asks: it must not change the answer.
         let asks_health = port == AGENT_PORT && request.uri().path() == "/health";
-        let found = if asks_health { self.find(id).await } else { self.find_or_wake(id).await };
+        let found = if asks_health { self.find(id).await } else { Box::pin(self.find_or_wake(id)).await };
         match found {
             Ok(sandbox) if !guard::may_pass(&self.plane, &sandbox, port, request.headers()) => {
                 Refusal::no_traffic_token(id).into_response()
