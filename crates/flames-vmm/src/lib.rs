@@ -127,8 +127,8 @@ pub trait RunningVm: Debug + Send + Sync {
     /// `Unavailable` when the VMM is gone.
     async fn resume(&self) -> Result<()>;
 
-    /// Writes memory and device state of a paused VM into the folder `into`: new files with mode 0600, not yet
-    /// on stable storage. Disks are the caller's: it copies them inside the same pause.
+    /// Writes memory and device state of a paused VM into the folder `into`, which must be private to the daemon: new
+    /// files, not yet on stable storage, that a jailed VMM of another user may open. Disks are the caller's: it copies them inside the same pause.
     ///
     /// # Errors
     /// `Unsupported` without the capability; `Conflict` when the VM is not paused; `AlreadyExists` when `into`
