@@ -52,7 +52,9 @@ fn start_logging(cli: &cli::Cli) {
         (_, 2..) => "debug",
         (cli::Command::Up(_), _) | (_, 1) => "info",
         // What an embedded daemon refuses, the command itself tells; what the machine lacks, `flames doctor` and `up`.
-        _ => "warn,flames_api=off,tower_http=off,flames_vmm_qemu::host=error,flames_vmm_firecracker::host=error",
+        _ => {
+            "warn,flames_api=off,tower_http=off,flames_vmm_qemu::host=error,flames_vmm_firecracker::host=error"
+        }
     };
     let filter = EnvFilter::try_from_env("FLAMES_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
