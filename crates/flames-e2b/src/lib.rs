@@ -80,7 +80,8 @@ pub fn router(e2b: E2b) -> Router {
 }
 
 async fn enter(State(entrance): State<Entrance>, request: Request) -> Response {
-    match destination(&request, &entrance.domain) {
+    let version = request.version();
+    let response = match destination(&request, &entrance.domain) {
         Ok(Destination::Api) => match entrance.rest.oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -88,5 +89,6 @@ async fn enter(State(entrance): State<Entrance>, request: Request) -> Response {
         Ok(Destination::Sandbox { id, port }) => entrance.proxy.forward(&id, port, request).await,
         Ok(Destination::SignedFile) => entrance.proxy.forward_signed(request).await,
         Err(misrouted) => misrouted.into_response(),
-    }
+    };
+    error::end_connection(version, response)
 }

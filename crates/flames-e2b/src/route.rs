@@ -7,9 +7,10 @@
 //! | 3 | `/files` with a `signature`: the sandbox is the one whose token made it |
 //! | 4 | the API |
 
-use axum::Json;
+use crate::error::EndsConnection;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use flames_core::SandboxId;
 use serde_json::json;
 
@@ -147,7 +148,8 @@ fn has_signature(query: Option<&str>) -> bool {
 impl IntoResponse for Misrouted {
     fn into_response(self) -> Response {
         let status = StatusCode::BAD_REQUEST;
-        (status, Json(json!({ "code": status.as_u16(), "message": self.to_string() }))).into_response()
+        let told = json!({ "code": status.as_u16(), "message": self.to_string() });
+        (status, Extension(EndsConnection), Json(told)).into_response()
     }
 }
 
