@@ -3,6 +3,7 @@
 use super::body::{Download, Upload};
 use super::guard::TRAFFIC_HEADER;
 use super::lines::Lines;
+use crate::error::EndsConnection;
 use crate::route;
 use axum::body::Body;
 use axum::extract::Request;
@@ -10,7 +11,7 @@ use axum::response::Response;
 use flames_core::sandbox::record::Sandbox;
 use flames_ingress::hop;
 use flames_node::AGENT_PORT;
-use http::header::{HOST, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
 use http::uri::{PathAndQuery, Uri};
 use http::{StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
@@ -105,6 +106,10 @@ fn towards_client(response: Response) -> Response {
     let (mut parts, body) = response.into_parts();
     let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     let protocol = parts.headers.get(UPGRADE).cloned().filter(|_| switched);
+    // It may have answered before it read everything: then the client's connection is not read to its end either.
+    if parts.headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close")) {
+        parts.extensions.insert(EndsConnection);
+    }
     hop::strip_hop_by_hop(&mut parts.headers);
     if let Some(protocol) = protocol {
         hop::set_upgrade(&mut parts.headers, protocol);
