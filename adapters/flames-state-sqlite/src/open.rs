@@ -27,13 +27,11 @@ pub(crate) async fn migrate(config: &SqliteConfig) -> Result<()> {
     sqlx::Connection::close(connection).await.map_err(|error| not_connected(config, error))
 }
 
-/// The one connection that writes, and the newest commit. `synchronous=FULL` makes SQLite wait for the disk at every
-/// commit, also in WAL mode. Moving the log's pages into the file is [`checkpointer`]'s: here it would make a commit
-/// wait.
+/// The one connection that writes, and the newest commit. Moving the log's pages into the file is [`checkpointer`]'s:
+/// here it would make a commit wait.
 pub(crate) fn writer(config: &SqliteConfig) -> Result<(Connection, Revision)> {
     let open = || {
-        let connection = connect(config, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
+        let connection = writing(config)?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         let newest = sql::bounds(&connection)?.newest;
         Ok((connection, newest))
@@ -43,16 +41,18 @@ pub(crate) fn writer(config: &SqliteConfig) -> Result<(Connection, Revision)> {
 
 /// A connection that moves the log's pages into the file.
 pub(crate) fn checkpointer(config: &SqliteConfig) -> Result<Connection> {
-    let open = || {
-        let connection = connect(config, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        Ok(connection)
-    };
-    open().map_err(|error| failed(config, error))
+    writing(config).map_err(|error| failed(config, error))
 }
 
 pub(crate) fn reader(config: &SqliteConfig) -> Result<Connection> {
     connect(config, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|error| failed(config, error))
+}
+
+/// `synchronous=FULL` makes SQLite wait for the disk at every commit, also in WAL mode.
+fn writing(config: &SqliteConfig) -> rusqlite::Result<Connection> {
+    let connection = connect(config, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
 }
 
 fn connect(config: &SqliteConfig, access: OpenFlags) -> rusqlite::Result<Connection> {

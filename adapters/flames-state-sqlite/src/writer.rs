@@ -64,13 +64,7 @@ type Outcome<T> = sql::Result<Result<T>>;
 impl Writer {
     pub(crate) fn run(mut self) {
         let mut group = Vec::with_capacity(MAX_GROUP);
-        while let Some(job) = self.jobs.blocking_recv() {
-            group.push(job);
-            while group.len() < MAX_GROUP
-                && let Ok(job) = self.jobs.try_recv()
-            {
-                group.push(job);
-            }
+        while self.jobs.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
             self.execute(&mut group);
         }
         // Nobody is left to be told; what was acknowledged is on the disk.

@@ -4,6 +4,7 @@ use crate::config::FirecrackerConfig;
 use crate::jail;
 use crate::version::{Release, Verdict};
 use flames_vmm::jail::{Cgroups, JailConfig, JailMode};
+use flames_vmm::process::find_program;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
@@ -34,7 +35,7 @@ pub(crate) enum Unfit {
 }
 
 pub(crate) async fn find(config: &FirecrackerConfig) -> Result<Host, Unfit> {
-    let firecracker = find_program(&config.binary)?;
+    let firecracker = program(&config.binary)?;
     let release = release_of(&firecracker).await?;
     match release.judge() {
         Verdict::Supported => {}
@@ -56,7 +57,7 @@ fn open_kvm(device: &Path) -> Result<(), Unfit> {
 }
 
 async fn fit_jailer(config: &FirecrackerConfig, release: Release) -> Result<PathBuf, Unfit> {
-    let jailer = find_program(&config.jailer);
+    let jailer = program(&config.jailer);
     let found = match &jailer {
         Ok(jailer) => release_of(jailer).await.ok(),
         Err(_) => None,
@@ -71,17 +72,7 @@ fn cgroups(config: &JailConfig) -> Result<Option<Cgroups>, Unfit> {
     if config.mode == JailMode::NoneInsecure {
         return Ok(None);
     }
-    let cgroups = Cgroups::find();
-    if let Some(impediment) = cgroups.impediment(config) {
-        return Err(Unfit::Jail(impediment));
-    }
-    for name in cgroups.missing() {
-        tracing::warn!(name, "this host lacks a control group controller: VMs are not limited by it");
-    }
-    cgroups
-        .make_parent(config)
-        .map_err(|error| Unfit::Jail(format!("cannot make control groups: {error}")))?;
-    Ok(Some(cgroups))
+    Cgroups::prepare(config).map(Some).map_err(Unfit::Jail)
 }
 
 async fn release_of(program: &Path) -> Result<Release, Unfit> {
@@ -97,16 +88,8 @@ async fn release_of(program: &Path) -> Result<Release, Unfit> {
 }
 
 /// The jailer wants a path, so `PATH` is searched here.
-fn find_program(name: &Path) -> Result<PathBuf, Unfit> {
-    let candidates: Vec<PathBuf> = match name.components().count() {
-        1 if !name.is_absolute() => {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            std::env::split_paths(&path).map(|folder| folder.join(name)).collect()
-        }
-        _ => vec![name.to_owned()],
-    };
-    let found = candidates.into_iter().find(|candidate| candidate.is_file());
-    found.and_then(|found| found.canonicalize().ok()).ok_or_else(|| Unfit::Missing(name.to_owned()))
+fn program(name: &Path) -> Result<PathBuf, Unfit> {
+    find_program(name).map_err(|_| Unfit::Missing(name.to_owned()))
 }
 
 #[cfg(test)]

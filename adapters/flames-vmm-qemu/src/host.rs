@@ -90,23 +90,14 @@ fn jail(config: &JailConfig) -> Result<Option<Cgroups>, Unfit> {
         return Ok(None);
     }
     if let Some(impediment) = jail::impediment() {
-        tracing::warn!(
+        // Nobody's choice and nobody's fault: what `up` tells and `flames doctor` finds is no word for each `run`.
+        tracing::info!(
             "VMs run without a jail: {impediment}. A guest that breaks out of QEMU is the daemon's user, and may open \
              what programs of the system may"
         );
         return Ok(None);
     }
-    let cgroups = Cgroups::find();
-    if let Some(impediment) = cgroups.impediment(config) {
-        return Err(Unfit::Jail(impediment));
-    }
-    for name in cgroups.missing() {
-        tracing::warn!(name, "this host lacks a control group controller: VMs are not limited by it");
-    }
-    cgroups
-        .make_parent(config)
-        .map_err(|error| Unfit::Jail(format!("cannot make control groups: {error}")))?;
-    Ok(Some(cgroups))
+    Cgroups::prepare(config).map(Some).map_err(Unfit::Jail)
 }
 
 async fn version(config: &QemuConfig) -> Result<String, Unfit> {

@@ -1,6 +1,7 @@
 //! The files that QEMU itself consists of: in a jail there are no others.
 
 use flames_vmm::jail::{Access, Mount};
+use flames_vmm::process::find_program;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -43,19 +44,6 @@ impl Programs {
         files.extend(roms.iter().flatten().filter_map(|rom| place(rom, Access::Read)));
         Ok(Self { qemu, data, files })
     }
-}
-
-/// A program by its path, or by its name in `PATH`.
-pub(crate) fn find_program(name: &Path) -> io::Result<PathBuf> {
-    let candidates: Vec<PathBuf> = match name.components().count() {
-        1 if !name.is_absolute() => {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            std::env::split_paths(&path).map(|folder| folder.join(name)).collect()
-        }
-        _ => vec![name.to_owned()],
-    };
-    let found = candidates.into_iter().find(|candidate| candidate.is_file());
-    found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?.canonicalize()
 }
 
 /// A file with a slash is that file; another is looked for in QEMU's data directories.

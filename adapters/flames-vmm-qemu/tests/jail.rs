@@ -3,7 +3,10 @@
 
 mod support;
 
-use flames_vmm::conformance::{Confined, Factory, Guest, Seen, is_confined, nothing_is_held_after_the_end};
+use flames_vmm::conformance::{
+    Confined, Factory, Guest, Seen, is_confined, is_refused_and_nothing_started,
+    keeps_a_disk_that_disappears, nothing_is_held_after_the_end, refuses_a_kernel_that_is_no_elf,
+};
 use flames_vmm::jail::{JailConfig, JailMode};
 use flames_vmm::{
     Disk, DiskAccess, ErrorKind, MacAddress, Network, PrepareFor, Retry, RunningVm, StopDeadlines, VmSpec,
@@ -97,10 +100,7 @@ async fn a_used_up_range_of_user_ids_is_told_and_nothing_is_started() {
     let driver = QemuDriver::new(config);
     let _only = driver.prepare(factory.spec(Guest::Ready).await, PrepareFor::Boot).await.unwrap();
     let spec = factory.spec(Guest::Ready).await;
-    let error = driver.prepare(spec.clone(), PrepareFor::Boot).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("make the range larger"), "{error}");
-    assert_eq!(std::fs::read_dir(&spec.run_dir).unwrap().count(), 0);
+    is_refused_and_nothing_started(&driver, spec, ErrorKind::Unavailable, &["make the range larger"]).await;
 }
 
 #[tokio::test]
@@ -110,10 +110,9 @@ async fn a_demanded_controller_that_is_missing_is_named_and_nothing_is_started()
     let driver =
         QemuDriver::new(QemuConfig { jail: JailConfig { controllers, ..jail() }, ..support::config() });
     let spec = factory.spec(Guest::Ready).await;
-    let error = driver.prepare(spec.clone(), PrepareFor::Boot).await.unwrap_err();
-    assert_eq!((error.kind(), error.retry_hint()), (ErrorKind::Unavailable, Retry::Never));
-    assert!(error.to_string().contains("teleport") && error.to_string().contains("none-insecure"), "{error}");
-    assert_eq!(std::fs::read_dir(&spec.run_dir).unwrap().count(), 0);
+    let words = ["teleport", "none-insecure"];
+    let error = is_refused_and_nothing_started(&driver, spec, ErrorKind::Unavailable, &words).await;
+    assert_eq!(error.retry_hint(), Retry::Never);
 }
 
 #[tokio::test]
@@ -133,32 +132,14 @@ async fn what_is_not_qemu_is_named_with_the_mend() {
 #[tokio::test]
 async fn a_kernel_that_is_no_elf_is_refused_by_name_and_nothing_is_started() {
     let Some(factory) = QemuFactory::jailed() else { return };
-    let mut compressed = vec![0; 4096];
-    compressed[0x202..0x206].copy_from_slice(b"HdrS");
-    for (content, mend) in [(compressed, "extract-vmlinux"), (b"#!/bin/sh".to_vec(), "vmlinux")] {
-        let mut spec = factory.spec(Guest::Ready).await;
-        spec.kernel = factory.folder().join("bzImage");
-        std::fs::write(&spec.kernel, content).unwrap();
-        let error = factory.driver().prepare(spec.clone(), PrepareFor::Boot).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains("bzImage") && error.to_string().contains(mend), "{error}");
-        assert_eq!(std::fs::read_dir(&spec.run_dir).unwrap().count(), 0);
-    }
+    refuses_a_kernel_that_is_no_elf(&factory, factory.folder()).await;
 }
 
 #[tokio::test]
 async fn a_disk_that_disappears_is_the_vms_to_its_end_and_no_other_vms() {
     let Some(factory) = QemuFactory::jailed() else { return };
     let spec = with_own_disk(&factory, factory.spec(Guest::Ready).await);
-    let prepared = factory.driver().prepare(spec.clone(), PrepareFor::Boot).await.unwrap();
-    std::fs::remove_file(&spec.disks.last().unwrap().path).unwrap();
-    let (vm, _ready) = prepared.boot().await.unwrap().ready().await.unwrap();
-    nothing_is_held_after_the_end(&factory, &spec, vm).await;
-    let next = VmSpec { disks: spec.disks, ..factory.spec(Guest::Ready).await };
-    let error = factory.driver().prepare(next.clone(), PrepareFor::Boot).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert!(error.to_string().contains("disk"), "{error}");
-    assert_eq!(std::fs::read_dir(&next.run_dir).unwrap().count(), 0);
+    keeps_a_disk_that_disappears(&factory, spec).await;
 }
 
 #[tokio::test]

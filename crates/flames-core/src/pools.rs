@@ -9,6 +9,7 @@ use flames_node::{Newcomers, PoolConfig, PoolStatus, TemplateName};
 use flames_pool::{Mistake, Preset};
 use flames_provider::{Error, ErrorKind};
 use flames_state::{Key, Precondition, StateStoreExt};
+use futures::TryStreamExt;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -122,23 +123,16 @@ impl ControlPlane {
     }
 
     async fn recorded_pools(&self) -> Result<BTreeMap<String, Option<PoolConfig>>, Error> {
-        let (mut found, mut after): (_, Option<Key>) = (BTreeMap::new(), None);
-        loop {
-            let page = self.providers.state.list(PREFIX, after.as_ref(), PAGE).await?;
-            for record in &page.records {
-                let name = record.key.as_str().trim_start_matches(PREFIX).to_owned();
-                match serde_json::from_slice(&record.value) {
-                    Ok(config) => drop(found.insert(name, config)),
-                    Err(error) => {
-                        tracing::error!(template = name, %error, "its pool's record cannot be read")
-                    }
-                }
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(found),
+        let mut found = BTreeMap::new();
+        let mut records = self.providers.state.list_all(PREFIX);
+        while let Some(record) = records.try_next().await? {
+            let name = record.key.as_str().trim_start_matches(PREFIX).to_owned();
+            match serde_json::from_slice(&record.value) {
+                Ok(config) => drop(found.insert(name, config)),
+                Err(error) => tracing::error!(template = name, %error, "its pool's record cannot be read"),
             }
         }
+        Ok(found)
     }
 
     async fn remember_pool(&self, template: &TemplateName, config: Option<&PoolConfig>) -> Result<(), Error> {
@@ -162,7 +156,6 @@ impl ControlPlane {
 }
 
 const PREFIX: &str = "pool/";
-const PAGE: usize = 500;
 
 fn preset(named: Option<Value>) -> Result<Preset, Mistake> {
     let Some(named) = named else { return Ok(Preset::Standard) };

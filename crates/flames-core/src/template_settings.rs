@@ -7,6 +7,7 @@ use crate::plane::ControlPlane;
 use flames_node::{BootLevel, TemplateName};
 use flames_provider::{Error, ErrorKind, Result};
 use flames_state::{Key, Precondition, StateStoreExt};
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -62,21 +63,16 @@ impl ControlPlane {
 
     /// Reads all of them.
     pub(crate) async fn read_template_settings(&self) -> Result<()> {
-        let (mut found, mut after): (HashMap<_, _>, Option<Key>) = (HashMap::new(), None);
-        loop {
-            let page = self.providers.state.list(PREFIX, after.as_ref(), PAGE).await?;
-            for record in &page.records {
-                let name = record.key.as_str().trim_start_matches(PREFIX).to_owned();
-                match serde_json::from_slice(&record.value) {
-                    Ok(settings) => drop(found.insert(name, settings)),
-                    Err(error) => tracing::error!(template = name, %error, "its settings cannot be read"),
-                }
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
+        let mut found = HashMap::new();
+        let mut records = self.providers.state.list_all(PREFIX);
+        while let Some(record) = records.try_next().await? {
+            let name = record.key.as_str().trim_start_matches(PREFIX).to_owned();
+            match serde_json::from_slice(&record.value) {
+                Ok(settings) => drop(found.insert(name, settings)),
+                Err(error) => tracing::error!(template = name, %error, "its settings cannot be read"),
             }
         }
+        drop(records);
         *self.template_settings.all() = found;
         Ok(())
     }
@@ -89,7 +85,6 @@ impl ControlPlane {
 }
 
 const PREFIX: &str = "template-settings/";
-const PAGE: usize = 500;
 
 fn key(name: &TemplateName) -> Result<Key> {
     Key::parse(format!("{PREFIX}{name}"))

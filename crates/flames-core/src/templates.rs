@@ -8,6 +8,7 @@ use flames_blob::{BlobKey, BlobStoreExt, PutOptions};
 use flames_node::{BuildProgress, BuildTemplate, Template, TemplateName};
 use flames_provider::{Error, ErrorKind, Result};
 use flames_state::{Key, Precondition, StateStoreExt};
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -87,25 +88,18 @@ impl ControlPlane {
     }
 
     async fn has_image(&self, sha256: &str) -> Result<bool> {
-        let mut after = None;
-        loop {
-            let page = self.providers.state.list(PREFIX, after.as_ref(), PAGE).await?;
-            let has = |value: &[u8]| {
-                serde_json::from_slice::<StoredTemplate>(value).is_ok_and(|it| it.sha256 == sha256)
-            };
-            if page.records.iter().any(|record| has(&record.value)) {
+        let mut records = self.providers.state.list_all(PREFIX);
+        while let Some(record) = records.try_next().await? {
+            let stored = serde_json::from_slice::<StoredTemplate>(&record.value);
+            if stored.is_ok_and(|it| it.sha256 == sha256) {
                 return Ok(true);
             }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(false),
-            }
         }
+        Ok(false)
     }
 }
 
 const PREFIX: &str = "template/";
-const PAGE: usize = 500;
 
 fn record_key(name: &TemplateName) -> Result<Key> {
     Key::parse(format!("{PREFIX}{name}"))

@@ -275,6 +275,22 @@ fn start_ticks(stat: &str) -> Option<u64> {
     after_name.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// The real path of a program that is named by its path, or by its name in `PATH`.
+///
+/// # Errors
+/// When there is no such file.
+pub fn find_program(name: &Path) -> io::Result<PathBuf> {
+    let candidates: Vec<PathBuf> = match name.components().count() {
+        1 if !name.is_absolute() => {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).map(|folder| folder.join(name)).collect()
+        }
+        _ => vec![name.to_owned()],
+    };
+    let found = candidates.into_iter().find(|candidate| candidate.is_file());
+    found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?.canonicalize()
+}
+
 /// Runs `spawn` on a thread of its own: namespaces, capabilities and `no_new_privs` belong to a thread and are inherited
 /// by what it starts, so there they can be entered or given up for the child without touching the daemon. A child that
 /// nobody waits for any more is ended.

@@ -51,10 +51,8 @@ fn start_logging(cli: &cli::Cli) {
     let default = match (&cli.command, cli.global.verbose) {
         (_, 2..) => "debug",
         (cli::Command::Up(_), _) | (_, 1) => "info",
-        // What an embedded daemon refuses, the command itself tells; what the machine lacks, `flames doctor` and `up`.
-        _ => {
-            "warn,flames_api=off,tower_http=off,flames_vmm_qemu::host=error,flames_vmm_firecracker::host=error"
-        }
+        // What an embedded daemon refuses, the command itself tells.
+        _ => "warn,flames_api=off,tower_http=off",
     };
     let filter = EnvFilter::try_from_env("FLAMES_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

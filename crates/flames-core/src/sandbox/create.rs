@@ -198,7 +198,7 @@ impl ControlPlane {
     async fn start_run(&self, sandbox: &Sandbox, plan: Plan) -> Result<CreatedVm, CreateSandboxError> {
         let env = match &plan.from {
             StartFrom::Template(template) => {
-                plan.env.map(|asked| over(environment(&sandbox.id, template), asked))
+                plan.env.map(|asked| over(environment(&sandbox.id, template.as_str()), asked))
             }
             // What the snapshot holds stays.
             StartFrom::Snapshot(_) => plan.env,

@@ -7,10 +7,10 @@ use crate::token::TokenKey;
 use flames_node::{Newcomer, Newcomers, Result, TemplateName};
 use std::collections::BTreeMap;
 
-/// What every sandbox from a template finds in its environment. The names are those that programs written for E2B
+/// What every sandbox from a template finds in its environment, and a clone of a snapshot if its creator asks for it. The names are those that programs written for E2B
 /// read: see <https://e2b.dev/docs/sandbox/environment-variables>.
-pub(crate) fn environment(id: &SandboxId, template: &TemplateName) -> BTreeMap<String, String> {
-    [("E2B_SANDBOX", "true"), ("E2B_SANDBOX_ID", id.as_str()), ("E2B_TEMPLATE_ID", template.as_str())]
+pub fn environment(id: &SandboxId, template: &str) -> BTreeMap<String, String> {
+    [("E2B_SANDBOX", "true"), ("E2B_SANDBOX_ID", id.as_str()), ("E2B_TEMPLATE_ID", template)]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into()
 }
@@ -27,7 +27,7 @@ impl Newcomers for Ahead {
         Ok(Newcomer {
             run: run::first(&id)?,
             access_token: self.tokens.access(&id),
-            env: environment(&id, template),
+            env: environment(&id, template.as_str()),
             default_user: DEFAULT_USER.to_owned(),
             hostname: id.to_string(),
         })

@@ -5,7 +5,7 @@ mod create;
 mod destroy;
 pub mod error;
 pub mod fork;
-pub(crate) mod identity;
+pub mod identity;
 mod logs;
 pub mod network;
 pub mod pause;

@@ -30,6 +30,7 @@ impl ControlPlane {
         let made = self.record_taken(reserved, taken, plan, (admit_ms, asked)).await;
         if let Err(error) = &made {
             tracing::warn!(%run, %error, "a warm VM was taken and could not be recorded: destroying it");
+            self.room.release(reserved, self.clock.now());
             self.undo_start(&run).await;
         }
         Some(made.map_err(CreateSandboxError::HandOut))
@@ -47,18 +48,10 @@ impl ControlPlane {
         let sandbox = self.starting(&id, plan)?;
         let mut sandbox = self.booted(sandbox, taken, timings, plan.timeout)?;
         sandbox.timings.create_ms = ms_since(asked);
-        let inserted = self.records.insert(sandbox).await;
-        match inserted {
-            Ok(stored) => {
-                self.room.pass_on(reserved, &id);
-                self.is_up(&stored.sandbox, BootPath::Warm);
-                Ok(stored.sandbox)
-            }
-            Err(error) => {
-                self.room.release(reserved, self.clock.now());
-                Err(error)
-            }
-        }
+        let stored = self.records.insert(sandbox).await?;
+        self.room.pass_on(reserved, &id);
+        self.is_up(&stored.sandbox, BootPath::Warm);
+        Ok(stored.sandbox)
     }
 }
 

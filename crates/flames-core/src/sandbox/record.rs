@@ -9,6 +9,7 @@ use flames_node::{
 };
 use flames_provider::ErrorKind;
 use flames_state::{Key, Precondition, Revision, StateStore, StateStoreExt, Write};
+use futures::TryStreamExt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -283,21 +284,13 @@ impl Records {
     /// Every record, in no promised order.
     pub(crate) async fn all(&self) -> Result<Vec<Stored>, LifecycleError> {
         let mut found = Vec::new();
-        let mut after: Option<Key> = None;
-        loop {
-            let page = self.store.list(PREFIX, after.as_ref(), PAGE).await?;
-            for record in page.records {
-                found.push(Stored { sandbox: decode(&record.value)?, revision: record.revision });
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(found),
-            }
+        let mut records = self.store.list_all(PREFIX);
+        while let Some(record) = records.try_next().await? {
+            found.push(Stored { sandbox: decode(&record.value)?, revision: record.revision });
         }
+        Ok(found)
     }
 }
-
-const PAGE: usize = 500;
 
 impl Sandbox {
     /// Takes an event: the new state, and since when.

@@ -9,6 +9,7 @@ use crate::sandbox::record::Resources;
 use flames_node::{EgressPolicy, SnapshotId, SnapshotTimings, TemplateName};
 use flames_provider::{Error, ErrorKind, Result};
 use flames_state::{Key, Precondition, Revision, StateStore, StateStoreExt, Write};
+use futures::TryStreamExt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -104,7 +105,6 @@ pub(crate) struct SnapshotRecords {
 }
 
 const PREFIX: &str = "snapshot/";
-const PAGE: usize = 500;
 
 impl SnapshotRecords {
     pub(crate) fn new(store: Arc<dyn StateStore>) -> Self {
@@ -156,18 +156,12 @@ impl SnapshotRecords {
 
     /// Every one, newest first.
     pub(crate) async fn all(&self) -> Result<Vec<Snapshot>> {
-        let (mut found, mut after): (Vec<Snapshot>, Option<Key>) = (Vec::new(), None);
-        loop {
-            let page = self.store.list(PREFIX, after.as_ref(), PAGE).await?;
-            for record in &page.records {
-                found.push(serde_json::from_slice(&record.value).map_err(|error| {
-                    Error::new(ErrorKind::Corrupt, "record", record.key.as_str()).source(error)
-                })?);
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
+        let mut found: Vec<Snapshot> = Vec::new();
+        let mut records = self.store.list_all(PREFIX);
+        while let Some(record) = records.try_next().await? {
+            found.push(serde_json::from_slice(&record.value).map_err(|error| {
+                Error::new(ErrorKind::Corrupt, "record", record.key.as_str()).source(error)
+            })?);
         }
         found.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
         Ok(found)

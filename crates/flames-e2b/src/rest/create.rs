@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use flames_core::sandbox::admit::{CreateSandbox, Timeout};
 use flames_core::sandbox::error::SnapshotError;
+use flames_core::sandbox::identity::environment;
 use flames_core::sandbox::record::{Entrance, OnRequest, OnTimeout, Sandbox, Traffic};
 use flames_core::{IdempotencyKey, SandboxId};
 use flames_node::TemplateName;
@@ -126,10 +127,8 @@ async fn resolve(e2b: &E2b, mut request: CreateSandbox) -> ApiResult<CreateSandb
 /// A clone of a snapshot is told who it is; what else the snapshot's environment holds is replaced by the request's.
 fn tell_clone(request: &mut CreateSandbox, snapshot: &str) {
     let id = SandboxId::random();
-    for (name, value) in
-        [("E2B_SANDBOX", "true"), ("E2B_SANDBOX_ID", id.as_str()), ("E2B_TEMPLATE_ID", snapshot)]
-    {
-        request.env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    for (name, value) in environment(&id, snapshot) {
+        request.env.entry(name).or_insert(value);
     }
     request.id = Some(id);
     request.from_snapshot = Some(snapshot.to_owned());

@@ -44,13 +44,15 @@ impl Creation {
         self.timings = StageTimings::default();
         let before = self.request.clone();
         self.request = with_wishes(&before, request);
-        let first = if self.running.is_none() { CreateStep::Boot } else { CreateStep::Egress };
-        if self.running.is_some()
-            && let Err(error) = self.tell_news(&before, clock).await
-        {
-            self.give_up().await;
-            return Err(CreateStep::AgentInit.failed(error));
-        }
+        let first = if self.running.is_some() {
+            if let Err(error) = self.tell_news(&before, clock).await {
+                self.give_up().await;
+                return Err(CreateStep::AgentInit.failed(error));
+            }
+            CreateStep::Egress
+        } else {
+            CreateStep::Boot
+        };
         self.steps(first, CreateStep::Egress, cancel).await?;
         self.finish().await
     }

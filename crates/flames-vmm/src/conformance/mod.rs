@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken promise is a panic")]
 
+mod bad_input;
 mod end;
 mod left_over;
 mod outlive;
@@ -16,6 +17,9 @@ mod snapshot;
 mod snapshot_fault;
 mod support;
 
+pub use bad_input::{
+    is_refused_and_nothing_started, keeps_a_disk_that_disappears, refuses_a_kernel_that_is_no_elf,
+};
 pub use end::*;
 pub use left_over::end_vms_below;
 pub use outlive::*;

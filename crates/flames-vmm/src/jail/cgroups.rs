@@ -55,6 +55,22 @@ struct Setting {
 }
 
 impl Cgroups {
+    /// Looks at what this host has and makes the group that the VMs' own are in. Says in the log what is missing.
+    ///
+    /// # Errors
+    /// Why VMs cannot be limited as the configuration demands, with the mend.
+    pub fn prepare(config: &JailConfig) -> Result<Self, String> {
+        let cgroups = Self::find();
+        if let Some(impediment) = cgroups.impediment(config) {
+            return Err(impediment);
+        }
+        for name in cgroups.missing() {
+            tracing::warn!(name, "this host lacks a control group controller: VMs are not limited by it");
+        }
+        cgroups.make_parent(config).map_err(|error| format!("cannot make control groups: {error}"))?;
+        Ok(cgroups)
+    }
+
     /// Looks at what is mounted.
     pub fn find() -> Self {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
