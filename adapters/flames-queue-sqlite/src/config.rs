@@ -2,9 +2,11 @@
 
 use crate::error;
 use flames_queue::{DedupWindow, Error, ErrorKind, Result};
-use sqlx::ConnectOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use rusqlite::{Connection, OpenFlags};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{ConnectOptions, Connection as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How to open a [`crate::SqliteQueue`].
@@ -39,18 +41,36 @@ impl SqliteQueueConfig {
         }
     }
 
-    pub(crate) async fn connect(&self) -> sqlx::Result<SqliteConnection> {
-        SqliteConnectOptions::new()
+    /// Makes the file if it is not there, and brings its schema up to date.
+    pub(crate) async fn migrate(&self) -> Result<()> {
+        let options = SqliteConnectOptions::new()
             .filename(&self.path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // A commit is on the disk when it returns: NORMAL would lose the last ones with the power.
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
-            .disable_statement_logging()
-            .connect()
-            .await
+            .disable_statement_logging();
+        let place = self.path.display().to_string();
+        let failed = |cause| error::of_opening(cause, &place);
+        let mut connection = options.connect().await.map_err(failed)?;
+        let migrated = sqlx::migrate!().run(&mut connection).await;
+        migrated.map_err(|cause| error::of_migration(cause, &self.path))?;
+        connection.close().await.map_err(failed)
+    }
+
+    /// The one connection, to a file that [`SqliteQueueConfig::migrate`] has made.
+    pub(crate) fn connect(&self) -> Result<Connection> {
+        let open = || {
+            // One thread uses it.
+            let access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(&self.path, access)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            // A commit is on the disk when it returns: NORMAL would lose the last ones with the power.
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.pragma_update(None, "foreign_keys", true)?;
+            connection.set_prepared_statement_cache_capacity(32);
+            Ok(connection)
+        };
+        open().map_err(|cause| error::of_statement(Arc::new(cause), "open", &self.path.display().to_string()))
     }
 }
 

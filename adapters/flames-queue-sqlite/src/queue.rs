@@ -9,11 +9,8 @@ use flames_queue::{
     DeadLetterPage, Delay, Depth, Enqueued, Error, ErrorKind, JobId, Lease, LeaseRequest, LeasedJob, Nacked,
     NewJob, Page, QueueName, Reason, Result, Visibility, WorkQueue,
 };
-use sqlx::Connection;
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::Connection;
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
@@ -27,8 +24,6 @@ pub struct SqliteQueue {
     bells: Mutex<HashMap<QueueName, Arc<Notify>>>,
 }
 
-pub(crate) type Statement<'a, T> = Pin<Box<dyn Future<Output = sqlx::Result<T>> + Send + 'a>>;
-
 impl SqliteQueue {
     /// Opens the file, makes it if it is missing, and brings its schema up to date.
     ///
@@ -36,24 +31,19 @@ impl SqliteQueue {
     /// `InvalidInput` for a path that cannot be opened and for a file of a newer schema; `Corrupt` for a file
     /// that is no database; `Unavailable` when another process holds it.
     pub async fn open(config: SqliteQueueConfig) -> Result<Self> {
-        let place = config.path.display().to_string();
-        let mut connection =
-            config.connect().await.map_err(|error| error::from_sqlx(Arc::new(error), "open", &place))?;
-        let migrated = sqlx::migrate!().run(&mut connection).await;
-        migrated.map_err(|error| error::from_migration(error, &config.path))?;
-        connection.ping().await.map_err(|error| error::from_sqlx(Arc::new(error), "open", &place))?;
-        let dedup_window = config.dedup_window.get();
-        Ok(Self { writer: Writer::start(connection, config), dedup_window, bells: Mutex::default() })
+        config.migrate().await?;
+        let writer = Writer::start(config.connect()?)?;
+        Ok(Self { writer, dedup_window: config.dedup_window.get(), bells: Mutex::default() })
     }
 
     async fn run<T: Send + 'static>(
         &self,
         operation: &'static str,
         id: &str,
-        work: impl for<'a> FnOnce(&'a mut SqliteConnection) -> Statement<'a, T> + Send + 'static,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         match self.writer.run(work).await {
-            Some(result) => result.map_err(|error| error::from_sqlx(error, operation, id)),
+            Some(result) => result.map_err(|error| error::of_statement(error, operation, id)),
             None => Err(error::closed(operation, id)),
         }
     }
@@ -63,11 +53,10 @@ impl SqliteQueue {
         &self,
         operation: &'static str,
         lease: &Lease,
-        work: impl for<'a> FnOnce(&'a mut SqliteConnection, Held) -> Statement<'a, Option<T>> + Send + 'static,
+        work: impl FnOnce(&Connection, &Held) -> rusqlite::Result<Option<T>> + Send + 'static,
     ) -> Result<T> {
         let Some(held) = Held::parse(lease) else { return Err(lost(operation, &lease.job)) };
-        let settled =
-            self.run(operation, lease.job.as_str(), move |connection| work(connection, held)).await?;
+        let settled = self.run(operation, lease.job.as_str(), move |db| work(db, &held)).await?;
         settled.ok_or_else(|| lost(operation, &lease.job))
     }
 
@@ -78,7 +67,7 @@ impl SqliteQueue {
 
     async fn take(&self, queue: &QueueName, request: &LeaseRequest) -> Result<Taken> {
         let (name, request) = (queue.clone(), request.clone());
-        self.run("lease", queue.as_str(), |db| Box::pin(statements::lease(db, name, request, now()))).await
+        self.run("lease", queue.as_str(), move |db| statements::lease(db, &name, &request, now())).await
     }
 }
 
@@ -90,9 +79,8 @@ impl WorkQueue for SqliteQueue {
 
     async fn enqueue(&self, queue: &QueueName, job: NewJob) -> Result<Enqueued> {
         let (name, window) = (queue.clone(), self.dedup_window);
-        let add = self.run("enqueue", queue.as_str(), move |db| {
-            Box::pin(statements::enqueue(db, name, job, now(), window))
-        });
+        let add = self
+            .run("enqueue", queue.as_str(), move |db| statements::enqueue(db, &name, &job, now(), window));
         let enqueued = add.await?;
         self.bell(queue).notify_waiters();
         Ok(enqueued)
@@ -117,23 +105,21 @@ impl WorkQueue for SqliteQueue {
     }
 
     async fn extend(&self, lease: &Lease, visibility: Visibility) -> Result<Lease> {
-        let extend = self.settle("extend", lease, move |db, held| {
-            Box::pin(statements::extend(db, held, now(), visibility.get()))
-        });
+        let extend = self
+            .settle("extend", lease, move |db, held| statements::extend(db, held, now(), visibility.get()));
         let expires_at = statements::time(extend.await?);
         self.bell(&lease.queue).notify_waiters();
         Ok(Lease { expires_at, ..lease.clone() })
     }
 
     async fn ack(&self, lease: &Lease) -> Result<()> {
-        self.settle("ack", lease, |db, held| Box::pin(statements::ack(db, held, now()))).await
+        self.settle("ack", lease, |db, held| statements::ack(db, held, now())).await
     }
 
     async fn nack(&self, lease: &Lease, reason: &Reason, backoff: Delay) -> Result<Nacked> {
         let reason = reason.clone();
-        let nack = self.settle("nack", lease, move |db, held| {
-            Box::pin(statements::nack(db, held, reason, now(), backoff.get()))
-        });
+        let nack = self
+            .settle("nack", lease, move |db, held| statements::nack(db, held, &reason, now(), backoff.get()));
         let nacked = nack.await?;
         self.bell(&lease.queue).notify_waiters();
         Ok(nacked)
@@ -141,16 +127,15 @@ impl WorkQueue for SqliteQueue {
 
     async fn dead_letters(&self, queue: &QueueName, page: Page) -> Result<DeadLetterPage> {
         let (name, limit) = (queue.clone(), page.limit);
-        let read = self.run("dead_letters", queue.as_str(), |db| {
-            Box::pin(statements::dead_letters(db, name, page, now()))
-        });
+        let read = self
+            .run("dead_letters", queue.as_str(), move |db| statements::dead_letters(db, &name, &page, now()));
         Ok(DeadLetterPage::from_overfull(read.await?, limit))
     }
 
     async fn requeue_dead(&self, queue: &QueueName, id: &JobId) -> Result<JobId> {
         let dead = DeadJob::parse(queue, id).ok_or_else(|| no_dead("requeue_dead", id))?;
         let requeue =
-            self.run("requeue_dead", id.as_str(), |db| Box::pin(statements::requeue_dead(db, dead, now())));
+            self.run("requeue_dead", id.as_str(), move |db| statements::requeue_dead(db, &dead, now()));
         let requeued = requeue.await?;
         self.bell(queue).notify_waiters();
         requeued.ok_or_else(|| no_dead("requeue_dead", id))
@@ -158,14 +143,13 @@ impl WorkQueue for SqliteQueue {
 
     async fn purge_dead(&self, queue: &QueueName, id: &JobId) -> Result<()> {
         let dead = DeadJob::parse(queue, id).ok_or_else(|| no_dead("purge_dead", id))?;
-        let purge =
-            self.run("purge_dead", id.as_str(), |db| Box::pin(statements::purge_dead(db, dead, now())));
+        let purge = self.run("purge_dead", id.as_str(), move |db| statements::purge_dead(db, &dead, now()));
         purge.await?.ok_or_else(|| no_dead("purge_dead", id))
     }
 
     async fn depth(&self, queue: &QueueName) -> Result<Depth> {
         let name = queue.clone();
-        self.run("depth", queue.as_str(), |db| Box::pin(statements::depth(db, name, now()))).await
+        self.run("depth", queue.as_str(), move |db| statements::depth(db, &name, now())).await
     }
 }
 

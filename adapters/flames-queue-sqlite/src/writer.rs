@@ -1,38 +1,48 @@
-//! The task that owns the connection: runs what has come in, in one transaction, and then answers all of it.
+//! The writer: the one thread that owns the connection. It runs what has come in, in one transaction, and then answers
+//! all of it.
+//!
+//! A thread and not a task: a transaction is some thousand instructions per request, and handing each statement to
+//! another thread would cost more than all of them.
 
-use crate::config::SqliteQueueConfig;
-use crate::queue::Statement;
-use sqlx::Connection;
-use sqlx::sqlite::SqliteConnection;
+use crate::error;
+use flames_queue::{Error, ErrorKind, Result};
+use rusqlite::{Connection, TransactionBehavior};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Requests in one transaction: more would make the first one wait long.
-const GROUP: usize = 128;
+const GROUP: usize = 256;
 /// Requests that may wait: past that, callers wait to be let in.
 const BACKLOG: usize = 1024;
 
 /// One failure for all callers of a group.
-pub(crate) type Failure = Arc<sqlx::Error>;
+pub(crate) type Failure = Arc<rusqlite::Error>;
 
-/// Handle of the task. It ends when the handle is dropped.
+/// Handle of the thread. It ends when the handle is dropped, after the requests that were sent.
 #[derive(Debug)]
 pub(crate) struct Writer {
     requests: mpsc::Sender<Box<dyn Request>>,
 }
 
 impl Writer {
-    pub(crate) fn start(connection: SqliteConnection, config: SqliteQueueConfig) -> Self {
+    /// Nobody waits for the thread: what is not acknowledged may be lost.
+    pub(crate) fn start(connection: Connection) -> Result<Self> {
         let (requests, inbox) = mpsc::channel(BACKLOG);
-        tokio::spawn(serve(inbox, Some(connection), config));
-        Self { requests }
+        let thread = std::thread::Builder::new().name("queue-writer".to_owned());
+        thread.spawn(move || serve(inbox, connection)).map_err(|cause| {
+            Error::new(ErrorKind::Unavailable, "thread", "queue-writer")
+                .operation("open")
+                .adapter(error::ADAPTER)
+                .source(cause)
+        })?;
+        Ok(Self { requests })
     }
 
-    /// Runs `work` in a transaction and answers after its commit. `None` if the task is gone.
+    /// Runs `work` in a transaction and answers after its commit. `None` if the thread is gone.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
-        work: impl for<'a> FnOnce(&'a mut SqliteConnection) -> Statement<'a, T> + Send + 'static,
-    ) -> Option<Result<T, Failure>> {
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Option<std::result::Result<T, Failure>> {
         let (answer, answered) = oneshot::channel();
         let task = Task { work: Some(work), result: None, answer };
         self.requests.send(Box::new(task)).await.ok()?;
@@ -40,70 +50,56 @@ impl Writer {
     }
 }
 
-async fn serve(
-    mut inbox: mpsc::Receiver<Box<dyn Request>>,
-    mut connection: Option<SqliteConnection>,
-    config: SqliteQueueConfig,
-) {
+fn serve(mut inbox: mpsc::Receiver<Box<dyn Request>>, mut connection: Connection) {
     let mut group = Vec::with_capacity(GROUP);
-    while inbox.recv_many(&mut group, GROUP).await > 0 {
-        let outcome = transact(&mut connection, &config, &mut group).await.map_err(Arc::new);
-        if outcome.is_err() {
-            // Closing it rolls back, whatever state it is in; the next group opens a new one.
-            connection = None;
-        }
+    while inbox.blocking_recv_many(&mut group, GROUP) > 0 {
+        let outcome = transact(&mut connection, &mut group).map_err(Arc::new);
         group.drain(..).for_each(|request| request.answer(outcome.as_ref().err()));
     }
+    // Nobody is left to be told; what was acknowledged is on the disk.
+    let _ = connection.close();
 }
 
-async fn transact(
-    connection: &mut Option<SqliteConnection>,
-    config: &SqliteQueueConfig,
-    group: &mut [Box<dyn Request>],
-) -> sqlx::Result<()> {
-    let connection = match connection {
-        Some(connection) => connection,
-        None => connection.insert(config.connect().await?),
-    };
+/// A transaction that fails is rolled back as a whole.
+fn transact(connection: &mut Connection, group: &mut [Box<dyn Request>]) -> rusqlite::Result<()> {
     // IMMEDIATE: a transaction that starts by reading and then writes could be refused half-way.
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for request in group {
-        request.run(&mut transaction).await?;
+        request.run(&transaction)?;
     }
-    transaction.commit().await
+    transaction.commit()
 }
 
 /// A request without its types.
 trait Request: Send {
-    fn run<'a>(&'a mut self, connection: &'a mut SqliteConnection) -> Statement<'a, ()>;
+    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
     fn answer(self: Box<Self>, failed: Option<&Failure>);
 }
 
 struct Task<Work, T> {
     work: Option<Work>,
     result: Option<T>,
-    answer: oneshot::Sender<Result<T, Failure>>,
+    answer: oneshot::Sender<std::result::Result<T, Failure>>,
 }
 
 impl<Work, T> Request for Task<Work, T>
 where
-    Work: for<'a> FnOnce(&'a mut SqliteConnection) -> Statement<'a, T> + Send,
+    Work: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
     T: Send,
 {
-    fn run<'a>(&'a mut self, connection: &'a mut SqliteConnection) -> Statement<'a, ()> {
-        Box::pin(async move {
-            if let Some(work) = self.work.take() {
-                self.result = Some(work(connection).await?);
-            }
-            Ok(())
-        })
+    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if let Some(work) = self.work.take() {
+            self.result = Some(work(connection)?);
+        }
+        Ok(())
     }
 
     fn answer(self: Box<Self>, failed: Option<&Failure>) {
         let answer = match (failed, self.result) {
-            (None, Some(result)) => Ok(result),
             (Some(error), _) => Err(Arc::clone(error)),
-            (None, None) => Err(Arc::new(sqlx::Error::WorkerCrashed)),
+            (None, Some(result)) => Ok(result),
+            // Never: a request without a result has failed its transaction.
+            (None, None) => return,
         };
         let _caller_may_be_gone = self.answer.send(answer);
     }
