@@ -2,9 +2,9 @@
 
 use crate::layout::{Layout, sync_folder};
 use crate::trailer;
-use flames_blob::{PutMode, Sha256};
+use flames_blob::{BlobMeta, Durability, PutMode, PutOptions};
 use std::fs::{self, DirEntry, File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 use tempfile::TempPath;
@@ -18,9 +18,9 @@ pub(crate) struct Incoming {
     path: TempPath,
 }
 
-/// A whole file that is not yet visible.
+/// A file with the whole body, without its trailer and not yet visible.
 #[derive(Debug)]
-pub(crate) struct Sealed {
+pub(crate) struct Written {
     path: TempPath,
     /// Keeps the lock until the file has its name.
     file: File,
@@ -40,22 +40,31 @@ impl Incoming {
         self.file.write_all(chunk).await
     }
 
-    /// Adds the trailer and makes the content durable.
-    pub(crate) async fn seal(mut self, size: u64, sha256: &Sha256) -> io::Result<Sealed> {
-        self.file.write_all(&trailer::encode(size, sha256)).await?;
+    /// Waits for what was written, and leaves the rest to a thread that may block.
+    pub(crate) async fn written(mut self) -> io::Result<Written> {
         self.file.flush().await?;
-        self.file.sync_all().await?;
-        Ok(Sealed { path: self.path, file: self.file.into_std().await })
+        Ok(Written { path: self.path, file: self.file.into_std().await })
     }
 }
 
-impl Sealed {
-    /// Gives the file its name, durably. With [`PutMode::CreateOnly`] fails with `AlreadyExists` when the
-    /// name is taken: the kernel decides, so of many exactly one succeeds.
-    pub(crate) fn publish(self, layout: &Layout, target: &Path, mode: PutMode) -> io::Result<()> {
+impl Written {
+    /// Adds the trailer and gives the file its name, both durably if that is asked for. With [`PutMode::CreateOnly`]
+    /// fails with `AlreadyExists` when the name is taken: the kernel decides, so of many exactly one succeeds.
+    pub(crate) fn publish(
+        mut self,
+        layout: &Layout,
+        target: &Path,
+        meta: &BlobMeta,
+        options: PutOptions,
+    ) -> io::Result<()> {
+        self.file.write_all(&trailer::encode(meta.size, &meta.sha256))?;
+        if options.durability == Durability::Power {
+            self.file.sync_all()?;
+        }
         let Self { mut path, file: _locked } = self;
         for _ in 1..PUBLISH_ATTEMPTS {
-            match rename(path, layout, target, mode) {
+            match rename(path, layout, target, options.mode) {
+                Ok(()) if options.durability == Durability::Process => return Ok(()),
                 Ok(()) => return target.parent().map_or(Ok(()), sync_folder),
                 Err((error, back)) if error.kind() == io::ErrorKind::NotFound => path = back,
                 Err((error, _)) => return Err(error),

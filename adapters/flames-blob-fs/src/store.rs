@@ -2,7 +2,7 @@
 
 use crate::FsConfig;
 use crate::error::{ADAPTER, blob_error, failed, path_failed, thread_lost};
-use crate::incoming::{self, Incoming, Sealed};
+use crate::incoming::{self, Incoming, Written};
 use crate::layout::{Layout, sync_folder};
 use crate::trailer;
 use crate::walk::Walk;
@@ -39,13 +39,13 @@ impl FsBlobStore {
         Ok(Self { layout: blocking("open", create).await? })
     }
 
-    /// Takes the body in and makes it durable, not yet visible.
+    /// Takes the body in, not yet visible.
     async fn receive(
         &self,
         key: &BlobKey,
         options: PutOptions,
         mut body: ByteStream,
-    ) -> Result<(Sealed, BlobMeta)> {
+    ) -> Result<(Written, BlobMeta)> {
         let fail = |source| failed(key, "put", source);
         let mut incoming = self.create_incoming(key).await?;
         let mut measure = Measure::default();
@@ -57,8 +57,8 @@ impl FsBlobStore {
         }
         let size = measure.size();
         let sha256 = measure.finish_as(key, options.expected_sha256)?;
-        let sealed = incoming.seal(size, &sha256).await.map_err(fail)?;
-        Ok((sealed, BlobMeta { size, sha256, modified: SystemTime::now() }))
+        let written = incoming.written().await.map_err(fail)?;
+        Ok((written, BlobMeta { size, sha256, modified: SystemTime::now() }))
     }
 
     async fn create_incoming(&self, key: &BlobKey) -> Result<Incoming> {
@@ -94,14 +94,13 @@ impl BlobStore for FsBlobStore {
         if options.mode == PutMode::CreateOnly && tokio::fs::try_exists(&target).await.unwrap_or(false) {
             return Err(taken(key));
         }
-        let (sealed, meta) = self.receive(key, options, body).await?;
+        let (written, meta) = self.receive(key, options, body).await?;
         let (layout, named) = (self.layout.clone(), key.clone());
-        let publish = move || match sealed.publish(&layout, &target, options.mode) {
+        let publish = move || match written.publish(&layout, &target, &meta, options) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(taken(&named)),
-            published => published.map_err(|source| failed(&named, "put", source)),
+            published => published.map(|()| meta).map_err(|source| failed(&named, "put", source)),
         };
-        blocking("put", publish).await?;
-        Ok(meta)
+        blocking("put", publish).await
     }
 
     async fn get(&self, key: &BlobKey, range: Option<ByteRange>) -> Result<Blob> {

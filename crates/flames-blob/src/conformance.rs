@@ -82,6 +82,7 @@ macro_rules! blob_conformance {
             an_empty_blob_is_a_blob
             a_large_blob_comes_back_as_it_was_put
             the_chunks_of_a_body_do_not_matter
+            a_blob_that_need_not_survive_a_loss_of_power_is_a_blob_like_others
             meta_tells_size_hash_and_time
             head_says_what_get_says
             a_missing_blob_is_not_found

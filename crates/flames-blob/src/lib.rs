@@ -27,7 +27,8 @@ pub use key::{BlobKey, MAX_KEY_BYTES, MAX_SEGMENT_BYTES};
 pub use memory::MemoryBlobStore;
 pub use range::ByteRange;
 pub use value::{
-    Blob, BlobEntry, BlobMeta, ListLimit, MAX_BLOB_BYTES, MAX_LIST_ENTRIES, Page, PutMode, PutOptions,
+    Blob, BlobEntry, BlobMeta, Durability, ListLimit, MAX_BLOB_BYTES, MAX_LIST_ENTRIES, Page, PutMode,
+    PutOptions,
 };
 
 pub use flames_provider::{Error, ErrorKind, Result, Retry};

@@ -42,6 +42,20 @@ pub struct PutOptions {
     pub mode: PutMode,
     /// The hash that the body must have. An adapter may upload with less work when it knows it.
     pub expected_sha256: Option<Sha256>,
+    /// What the blob must survive once it is acknowledged.
+    pub durability: Durability,
+}
+
+/// What a blob must survive once it is acknowledged. It is whole or not there in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// A loss of power.
+    #[default]
+    Power,
+    /// The end of the process, however it ends. A loss of power within the next seconds may take the blob with it, or
+    /// leave a [`crate::ErrorKind::Corrupt`] one. For what is many and worth little: waiting for the disk would cost
+    /// more than the blob.
+    Process,
 }
 
 /// What a put does about a blob that is there already.
@@ -55,14 +69,22 @@ pub enum PutMode {
 
 impl PutOptions {
     /// Fails if the key is taken.
-    pub const CREATE_ONLY: Self = Self { mode: PutMode::CreateOnly, expected_sha256: None };
+    pub const CREATE_ONLY: Self =
+        Self { mode: PutMode::CreateOnly, expected_sha256: None, durability: Durability::Power };
     /// Overwrites.
-    pub const REPLACE: Self = Self { mode: PutMode::Replace, expected_sha256: None };
+    pub const REPLACE: Self =
+        Self { mode: PutMode::Replace, expected_sha256: None, durability: Durability::Power };
 
     /// The body must have this hash.
     #[must_use]
     pub fn expecting(self, sha256: Sha256) -> Self {
         Self { expected_sha256: Some(sha256), ..self }
+    }
+
+    /// The blob needs to survive only so much. An adapter may keep it better than it must.
+    #[must_use]
+    pub fn surviving(self, durability: Durability) -> Self {
+        Self { durability, ..self }
     }
 }
 

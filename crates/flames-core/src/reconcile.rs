@@ -19,7 +19,7 @@ use crate::sandbox::record::{Failure, OnTimeout, Sandbox, Stored};
 use crate::sandbox::run::sandbox_of;
 use crate::sandbox::settle::Host;
 use crate::sandbox::state::State;
-use flames_node::{RunExit, VmId};
+use flames_node::{ExitCause, RunExit, VmId};
 use flames_provider::{Error, ErrorKind, Result};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashSet;
@@ -147,6 +147,11 @@ impl ControlPlane {
     }
 
     async fn on_exit(&self, ended: RunExit) {
+        // By somebody of this house, who has its record in hand. Reading it for each would fall behind a busy daemon's
+        // destroys, and then a sweep reads all of them.
+        if ended.exit.cause == ExitCause::Stopped {
+            return;
+        }
         let Some(id) = sandbox_of(&ended.run) else { return };
         let Ok(sandbox) = self.get(&id).await else { return };
         let asked_for = !matches!(sandbox.state, State::Running | State::Paused);

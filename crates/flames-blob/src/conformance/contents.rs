@@ -1,7 +1,7 @@
 //! What goes in comes out.
 
 use super::{LARGE, Subject, assert_holds, content, gather, in_chunks, key, put, read};
-use crate::{BlobKey, BlobStoreExt, ByteRange, ErrorKind, MAX_SEGMENT_BYTES, PutOptions, Sha256};
+use crate::{BlobKey, BlobStoreExt, ByteRange, Durability, ErrorKind, MAX_SEGMENT_BYTES, PutOptions, Sha256};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use std::time::{Duration, SystemTime};
@@ -43,6 +43,19 @@ pub async fn the_chunks_of_a_body_do_not_matter(subject: &Subject) {
         assert_eq!(meta.sha256, Sha256::of(&bytes));
         assert_holds(subject, "chunks", &bytes).await;
     }
+}
+
+pub async fn a_blob_that_need_not_survive_a_loss_of_power_is_a_blob_like_others(subject: &Subject) {
+    let (first, second) = (content(70_000, 20), content(300, 21));
+    let create = PutOptions::CREATE_ONLY.surviving(Durability::Process);
+    let replace = PutOptions::REPLACE.surviving(Durability::Process);
+    let meta = subject.store.put_bytes(&key("light/one"), create, first.clone()).await.unwrap();
+    assert_eq!((meta.size, meta.sha256), (70_000, Sha256::of(&first)));
+    assert_holds(subject, "light/one", &first).await;
+    let taken = subject.store.put_bytes(&key("light/one"), create, second.clone()).await.unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+    subject.store.put_bytes(&key("light/one"), replace, second.clone()).await.unwrap();
+    assert_holds(subject, "light/one", &second).await;
 }
 
 pub async fn meta_tells_size_hash_and_time(subject: &Subject) {

@@ -6,7 +6,7 @@ use crate::plane::ControlPlane;
 use crate::sandbox::error::LifecycleError;
 use crate::sandbox::record::Sandbox;
 use bytes::Bytes;
-use flames_blob::{BlobKey, BlobStoreExt, PutOptions};
+use flames_blob::{BlobKey, BlobStoreExt, Durability, PutOptions};
 use flames_provider::{Error, ErrorKind};
 
 /// What is kept of a log after its run.
@@ -54,7 +54,8 @@ impl ControlPlane {
             return Ok(());
         }
         let key = log_key(&sandbox.id)?;
-        self.providers.blob.put_bytes(&key, PutOptions::REPLACE, console).await?;
+        let options = PutOptions::REPLACE.surviving(Durability::Process);
+        self.providers.blob.put_bytes(&key, options, console).await?;
         self.enqueue(&Job::ForgetLog { key: key.as_str().to_owned() }, self.limits.retention).await
     }
 }

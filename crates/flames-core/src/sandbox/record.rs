@@ -7,8 +7,8 @@ use crate::sandbox::state::{Event, State, next};
 use flames_node::{
     BootLevel, BootPath, EgressPolicy, Exit, MiB, RunFacts, SnapshotId, StageTimings, TemplateName, VmId,
 };
-use flames_provider::ErrorKind;
-use flames_state::{Key, Precondition, Revision, StateStore, StateStoreExt, Write};
+use flames_provider::{Error, ErrorKind};
+use flames_state::{Key, Precondition, Record, Revision, StateStore, StateStoreExt, Write};
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -209,6 +209,8 @@ pub(crate) struct Records {
 
 /// What the keys of all sandboxes' records start with.
 pub(crate) const PREFIX: &str = "sandbox/";
+/// So many take about a millisecond to parse.
+const PARSED_AT_ONCE: usize = 256;
 
 impl Records {
     pub(crate) fn new(store: Arc<dyn StateStore>) -> Self {
@@ -224,7 +226,7 @@ impl Records {
 
     pub(crate) async fn load(&self, id: &SandboxId) -> Result<Stored, LifecycleError> {
         match self.store.get(&key(id)?).await? {
-            Some(record) => Ok(Stored { sandbox: decode(&record.value)?, revision: record.revision }),
+            Some(record) => stored(&record),
             None => Err(LifecycleError::NotFound(id.clone())),
         }
     }
@@ -281,12 +283,14 @@ impl Records {
         Ok(())
     }
 
-    /// Every record, in no promised order.
+    /// Every record, in no promised order. They are parsed beside the runtime: of ten thousand that is a tenth of a
+    /// second, for which no request shall wait.
     pub(crate) async fn all(&self) -> Result<Vec<Stored>, LifecycleError> {
         let mut found = Vec::new();
-        let mut records = self.store.list_all(PREFIX);
-        while let Some(record) = records.try_next().await? {
-            found.push(Stored { sandbox: decode(&record.value)?, revision: record.revision });
+        let mut pages = self.store.list_all(PREFIX).try_chunks(PARSED_AT_ONCE);
+        while let Some(page) = pages.try_next().await.map_err(|error| error.1)? {
+            let parse = move || page.iter().map(stored).collect::<Result<Vec<_>, _>>();
+            found.append(&mut tokio::task::spawn_blocking(parse).await.map_err(not_parsed)??);
         }
         Ok(found)
     }
@@ -325,6 +329,17 @@ impl Sandbox {
 
 fn key(id: &SandboxId) -> Result<Key, LifecycleError> {
     Ok(Key::parse(format!("{PREFIX}{id}"))?)
+}
+
+fn stored(record: &Record) -> Result<Stored, LifecycleError> {
+    Ok(Stored { sandbox: decode(&record.value)?, revision: record.revision })
+}
+
+/// The runtime shuts down.
+fn not_parsed(source: tokio::task::JoinError) -> LifecycleError {
+    LifecycleError::Store(
+        Error::new(ErrorKind::Unavailable, "record", PREFIX).operation("list").source(source),
+    )
 }
 
 fn encode(sandbox: &Sandbox) -> Result<bytes::Bytes, LifecycleError> {

@@ -61,6 +61,22 @@ fn the_end_of_another_run_is_ignored() {
     });
 }
 
+/// Whoever stopped a VM brings its record along: a look at the record for each end would fall behind many destroys.
+#[test]
+fn an_end_by_somebody_of_this_house_is_left_to_whoever_asked_for_it() {
+    life(async {
+        let world = World::new();
+        let plane = world.plane().await;
+        let stopped = plane.create(mini()).await.unwrap();
+        let crashed = plane.create(mini()).await.unwrap();
+        world.node.tell_exit(&stopped.run, ExitCause::Stopped);
+        world.node.kill(&crashed.run, ExitCause::GuestPanic);
+        world.node.until(|node| node.destroy_calls() == 1).await;
+        assert_eq!(state_of(&plane, &crashed.id).await, Some(State::Failed));
+        assert_eq!(state_of(&plane, &stopped.id).await, Some(State::Running));
+    });
+}
+
 #[test]
 fn an_end_that_nobody_told_is_found_by_the_sweep() {
     life(async {

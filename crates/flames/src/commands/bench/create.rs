@@ -14,6 +14,7 @@ use crate::commands::{AnyDaemon, Context};
 use crate::output;
 use anyhow::Context as _;
 use flames_api::model::{CreateRequest, ExecRequest};
+use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ use tokio_util::task::TaskTracker;
 const INTERRUPTED: u8 = 130;
 /// The label of a load's sandboxes, so that those whose answer was lost are found.
 const LABEL: &str = "flames-bench";
+/// More would wait for each other in the daemon.
+const DELETES_AT_ONCE: usize = 64;
 
 pub(crate) async fn run(context: &Context, command: BenchCreate) -> anyhow::Result<ExitCode> {
     let load = Load::of(&command)?;
@@ -74,6 +77,7 @@ fn plan(client: &Client, command: &BenchCreate, label: &str) -> anyhow::Result<P
         command: (!command.no_command).then_some(exec),
         keep: command.keep,
         live: Semaphore::new(most),
+        deleting: Semaphore::new(DELETES_AT_ONCE),
         stop: CancellationToken::new(),
     })
 }
@@ -185,10 +189,13 @@ fn tell(told: &mpsc::UnboundedSender<Life>, life: Option<Life>) {
 
 /// Deletes what this load made and could not delete, or never heard of. Gives the ids of what still stays.
 async fn sweep(client: &Client, label: &str) -> anyhow::Result<Vec<String>> {
-    for id in labelled(client, label).await? {
-        // Whatever is wrong with it: if it stays it is in the list that follows.
-        let _ = client.delete(&id).await;
-    }
+    let found = futures::stream::iter(labelled(client, label).await?);
+    found
+        .for_each_concurrent(DELETES_AT_ONCE, async |id| {
+            // Whatever is wrong with it: if it stays it is in the list that follows.
+            let _ = client.delete(&id).await;
+        })
+        .await;
     labelled(client, label).await
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Plan {
     pub(super) command: Option<ExecRequest>,
     pub(super) keep: Duration,
     pub(super) live: Semaphore,
+    /// Bounds the deletes under way: thousands at once, at the end of a load, would each open a connection.
+    pub(super) deleting: Semaphore,
     pub(super) stop: CancellationToken,
 }
 
@@ -101,6 +103,8 @@ impl Plan {
     }
 
     async fn delete(&self, id: &str) -> Result<Duration, Fault> {
+        // Never closed.
+        let _place = self.deleting.acquire().await;
         let sent = Instant::now();
         let answer = self.client.delete(id).await;
         answer.map(|()| sent.elapsed()).map_err(|error| Fault::of(&error, sent.elapsed()))
