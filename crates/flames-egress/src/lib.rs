@@ -4,8 +4,8 @@
 //!
 //! - The model: [`EgressPolicy`] (made of a [`PolicySpec`], which is its form on every wire), [`Rule`], [`Limits`].
 //! - For the kernel: [`Ruleset::for_namespace`] gives the whole table of one namespace as one transaction
-//!   ([`Ruleset::script`]), [`Ruleset::admit`] adds addresses that DNS gave, [`Observed::read`] reads back what must outlive a
-//!   replacement ([`Carried`]) and the figures, by the names in [`counter`].
+//!   ([`Ruleset::script`]), [`Ruleset::admit`] adds addresses that DNS gave, [`Carried`] is what must outlive a
+//!   replacement, the figures among it, by the names in [`counter`].
 //! - For a resolver: [`dns::Question`]. For a proxy: [`ServerName::of_client_hello`], [`ServerName::of_request_head`], then
 //!   [`decide_name`].
 //! - The figures: [`Traffic::of`].
@@ -32,8 +32,7 @@ pub use policy::{
 };
 pub use rule::{InvalidRule, MAX_PORT_RANGES, PortRange, Protocol, Protocols, Rule, Target};
 pub use ruleset::{
-    Admitted, Carried, Count, Mark, OUTWARD_MARK, Observed, Packet, Ruleset, TABLE, Unreadable, Uplink,
-    Wiring, counter,
+    Admitted, Carried, Count, Mark, OUTWARD_MARK, Packet, Ruleset, TABLE, Uplink, Wiring, counter,
 };
 pub use server_name::{MAX_PEEK, ServerName};
 pub use special::Scope;

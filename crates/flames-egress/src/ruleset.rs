@@ -19,12 +19,10 @@
 
 mod judge;
 mod mark;
-mod observed;
 mod text;
 
 pub use judge::Packet;
 pub use mark::Mark;
-pub use observed::{Observed, Unreadable};
 
 use crate::{Base, DNS_PORT, EgressPolicy, NAMED_PORTS, PortRange, Protocol, Rule, Target};
 use ipnet::IpNet;

@@ -40,9 +40,10 @@ impl Mark {
         self.0
     }
 
-    /// The mark of the rule whose name a counter or set ends with.
-    pub(super) fn from_hex(text: &str) -> Option<Self> {
-        u32::from_str_radix(text, 16).ok().filter(|value| *value != 0).map(Self)
+    /// The mark of the rule that a set of addresses belongs to, by the set's name; `None` for other sets.
+    pub fn of_set(name: &str) -> Option<Self> {
+        let mark = name.strip_prefix("names4_").or_else(|| name.strip_prefix("names6_"))?;
+        u32::from_str_radix(mark, 16).ok().filter(|value| *value != 0).map(Self)
     }
 
     fn hash(parts: &[&str]) -> Self {

@@ -2,14 +2,13 @@
 
 use crate::some;
 use flames_egress::{
-    Admitted, Carried, Carries, Count, Destination, EgressPolicy, MAX_BYTES_PER_SECOND, MAX_RULES, Mark,
-    Observed, Packet, PolicySpec, Protocol, Reason, Ruleset, Target, Uplink, Wiring, counter, decide,
+    Carried, Carries, Destination, EgressPolicy, MAX_BYTES_PER_SECOND, MAX_RULES, Mark, Packet, PolicySpec,
+    Protocol, Reason, Ruleset, Target, Uplink, Wiring, counter, decide,
 };
 use flames_provider::conformance;
 use proptest::prelude::*;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 fn wiring() -> Wiring {
     Wiring {
@@ -128,40 +127,20 @@ fn the_kernel_takes_as_many_rules_as_there_may_be() {
 }
 
 #[test]
-fn what_is_read_back_is_what_was_carried_over_and_what_was_admitted_since() {
-    let policy = every_kind_of_rule();
-    let name = Mark::of_rule(&policy.allow()[7]);
-    let gone = Mark::of_rule(&"gone.example.com".parse().unwrap());
-    let admitted = |rule, address: &str, seconds| Admitted {
-        rule,
-        address: address.parse().unwrap(),
-        for_: Duration::from_secs(seconds),
-    };
-    let carried = Carried {
-        counters: [(counter::OUT.to_owned(), Count { packets: 3, bytes: 99 })].into(),
-        budget_used: 4711,
-        admitted: vec![admitted(name, "203.0.113.9", 600), admitted(gone, "203.0.113.10", 600)],
-    };
-    let whole = Ruleset::for_namespace(&policy, &wiring(), carried).script();
-    let later = Ruleset::admit(&[admitted(name, "203.0.113.9", 9000), admitted(name, "2001:db8::9", 300)]);
-    let Some(listed) = kernel(&[whole.clone(), whole, later]) else { return };
-    let read = Observed::read(listed.as_bytes()).unwrap().carried;
-    assert_eq!(read.counters[counter::OUT], Count { packets: 3, bytes: 99 });
-    assert_eq!(read.counters[counter::DEFAULT], Count::default());
-    assert!(read.counters.contains_key(&counter::of_allow(name)));
-    assert_eq!(read.budget_used, 4711);
-    let mut held: Vec<_> = read.admitted.iter().map(|one| (one.address.to_string(), one.rule)).collect();
-    held.sort();
-    assert_eq!(held, [("2001:db8::9".to_owned(), name), ("203.0.113.9".to_owned(), name)]);
-    let renewed = read.admitted.iter().find(|one| one.address.is_ipv4()).unwrap();
-    assert!(renewed.for_ > Duration::from_secs(8000), "{renewed:?}");
-}
-
-#[test]
 fn a_mark_tells_rules_apart_and_is_the_same_in_every_policy() {
     let of = |text: &str| Mark::of_rule(&text.parse().unwrap());
     assert_eq!(of("10.0.0.1"), of("10.0.0.1/32"));
     assert_ne!(of("10.0.0.1"), of("10.0.0.1:80"));
     assert_eq!(of("a.example.com").value() & (Mark::INSPECTED | Mark::RESOLVED), 0);
     assert_ne!(Mark::resolve().value() & Mark::RESOLVED, 0);
+}
+
+#[test]
+fn a_set_of_addresses_tells_whose_it_is_and_no_other_set_does() {
+    let mark = Mark::of_rule(&"a.example.com".parse().unwrap());
+    assert_eq!(Mark::of_set(&format!("names4_{mark}")), Some(mark));
+    assert_eq!(Mark::of_set(&format!("names6_{mark}")), Some(mark));
+    for other in ["live", "named_ports", "__set0", "names4_", "names4_xyz", "names4_00000000"] {
+        assert_eq!(Mark::of_set(other), None, "{other}");
+    }
 }

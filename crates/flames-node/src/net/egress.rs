@@ -12,8 +12,8 @@ mod resolver;
 use super::dial::{Dialer, Kind};
 use super::firewall::{self, PROXY_PORT, RESOLVER_PORT, Way};
 use super::slot::{Slot, Unwanted, enter, on_own_thread};
-use super::{HOST_IP, nft};
-use flames_egress::{Admitted, Carried, Count, EgressPolicy, Observed, Ruleset, counter};
+use super::{HOST_IP, nft, observed};
+use flames_egress::{Admitted, Carried, Count, EgressPolicy, Ruleset, counter};
 use flames_vmm::{Error, ErrorKind, Result};
 use std::fs::File;
 use std::io;
@@ -105,10 +105,11 @@ impl Egress {
     /// # Errors
     /// `Unavailable` when the namespace does not tell.
     pub(crate) async fn figures(&self) -> Result<Carried> {
+        let _turn = self.shared.turn.lock().await; // the kernel does not tell of a table that changes meanwhile
         let namespace = self.shared.slot.namespace();
         let read = move || {
             enter_slot(&namespace)?;
-            read_figures()
+            observed::figures()
         };
         let mut figures = on_own_thread(read).await?;
         let refused = &self.shared.refused;
@@ -189,35 +190,9 @@ fn tcp_socket(socket: OwnedFd) -> TcpSocket {
 async fn replace_rules(namespace: Arc<File>, policy: EgressPolicy, way: Way) -> Result<()> {
     on_own_thread(move || {
         enter_slot(&namespace)?;
-        nft::apply(&firewall::policy_rules(&policy, way, carried()?))
+        nft::apply(&firewall::policy_rules(&policy, way, observed::carried()?))
     })
     .await
-}
-
-/// What the rules of the calling thread's namespace hold that new ones take over.
-fn carried() -> Result<Carried> {
-    let listing = nft::list_table("inet", firewall::TABLE)?;
-    let observed = Observed::read(&listing).map_err(|error| {
-        Error::new(ErrorKind::Corrupt, "firewall", firewall::TABLE).operation("list").source(error)
-    })?;
-    Ok(observed.carried)
-}
-
-/// What both tables counted. Where they count the same, its sum.
-fn read_figures() -> Result<Carried> {
-    let mut figures = carried()?;
-    for object in nft::list(&["counters", "netdev"])? {
-        let counter = &object["counter"];
-        let (Some(name), Some(packets), Some(bytes)) =
-            (counter["name"].as_str(), counter["packets"].as_u64(), counter["bytes"].as_u64())
-        else {
-            continue;
-        };
-        let count = figures.counters.entry(name.to_owned()).or_default();
-        count.packets += packets;
-        count.bytes += bytes;
-    }
-    Ok(figures)
 }
 
 fn enter_slot(namespace: &File) -> Result<()> {

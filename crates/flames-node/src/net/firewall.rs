@@ -4,6 +4,8 @@
 //! IPv4 packets and ARP questions of the one guest that may be there; it never changes. `inet flames` is made of
 //! a policy, at first of one that allows nothing, and is replaced as a whole when the policy changes.
 
+use super::nfnetlink::Family;
+use super::observed::has_table;
 use super::{GUEST_IP, GUEST_MAC, HOST_IP, HOST_MAC, TAP, nft, veth};
 use flames_egress::{Carried, EgressPolicy, Ruleset, Uplink, Wiring, counter};
 use flames_vmm::{MacAddress, Result};
@@ -23,7 +25,7 @@ pub(super) fn apply() -> Result<()> {
 
 /// Whether the namespace of the calling thread has the rules.
 pub(super) fn is_applied() -> Result<bool> {
-    Ok(nft::has_table("netdev", TABLE)? && nft::has_table("inet", TABLE)?)
+    Ok(has_table(Family::Netdev, TABLE)? && has_table(Family::Inet, TABLE)?)
 }
 
 fn ruleset() -> String {

@@ -5,6 +5,7 @@
 mod egress;
 mod figures;
 mod frames;
+mod rules;
 mod slots;
 mod testbed;
 mod vm;

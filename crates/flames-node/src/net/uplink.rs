@@ -10,6 +10,8 @@
 //! own rules failed: whatever comes out of one must have the slot's address, and reaches neither an address
 //! of the host nor another slot.
 
+use super::nfnetlink::Family;
+use super::observed::has_table;
 use super::range::AddressRange;
 use super::slot::{Slot, Unwanted, enter, on_own_thread};
 use super::{TAP, nft, veth};
@@ -118,7 +120,7 @@ impl Uplink {
         let uplink = self.clone();
         on_own_thread(move || {
             uplink.enter()?;
-            Ok(UplinkProbe { links: uplink.links()?, firewall: nft::has_table("inet", &uplink.table())? })
+            Ok(UplinkProbe { links: uplink.links()?, firewall: has_table(Family::Inet, &uplink.table())? })
         })
         .await
     }
@@ -128,7 +130,7 @@ impl Uplink {
         let uplink = self.clone();
         on_own_thread(move || {
             uplink.enter()?;
-            match (uplink.links()?.is_empty(), nft::has_table("inet", &uplink.table())?) {
+            match (uplink.links()?.is_empty(), has_table(Family::Inet, &uplink.table())?) {
                 (true, true) => nft::apply(&format!("delete table inet {}\n", uplink.table())),
                 (false, false) => {
                     tracing::warn!(table = uplink.table(), "the firewall of the uplink was gone: made again");
