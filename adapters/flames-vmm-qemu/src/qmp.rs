@@ -1,6 +1,6 @@
 //! QEMU's control protocol: one JSON object per line over a unix socket.
 //!
-//! The protocol is small and this driver uses ten commands, so this is a client of its own. The `qapi` crate
+//! The protocol is small and this driver uses a dozen commands, so this is a client of its own. The `qapi` crate
 //! generates types for a thousand commands of one QEMU version, and its last release is older than the
 //! versions driven here.
 
@@ -129,6 +129,9 @@ impl Qmp {
     pub(crate) async fn load_devices(&self, descriptor: i32) -> Result<(), QmpError> {
         let events = json!({"capabilities": [{"capability": "events", "state": true}]});
         self.execute("migrate-set-capabilities", events).await?;
+        // A guest that is told to announce itself does so at once, in five protocols, before it answers anybody:
+        // 700 of the 29,000 pieces of code that are translated until a first command. Its only neighbour knows it.
+        self.execute("migrate-set-parameters", json!({"announce-rounds": 0})).await?;
         let command = "migrate-incoming";
         self.execute(command, json!({"uri": format!("fd:{descriptor}")})).await?;
         let loaded = tokio::time::timeout(self.timeout, self.migrated()).await;

@@ -11,6 +11,7 @@ mod name_server;
 mod pool;
 mod record;
 mod run;
+mod settle;
 mod source;
 mod strays;
 mod tunnel;

@@ -268,11 +268,30 @@ pub fn start_ticks_of(pid: u32) -> io::Result<u64> {
     start_ticks(&stat).ok_or_else(|| io::Error::other("cannot read /proc/<pid>/stat"))
 }
 
-/// Field 22. Field 2 is the program's name in parentheses and may hold anything, so fields are counted from
-/// its end.
+/// Field 22.
 fn start_ticks(stat: &str) -> Option<u64> {
+    fields_from_third(stat)?.nth(22 - 3)?.parse().ok()
+}
+
+/// Field 2 is the program's name in parentheses and may hold anything, so fields are counted from its end.
+fn fields_from_third(stat: &str) -> Option<std::str::SplitWhitespace<'_>> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_whitespace().nth(19)?.parse().ok()
+    Some(after_name.split_whitespace())
+}
+
+/// How long a process has run on processors since it started, in clock ticks (100 a second on Linux).
+///
+/// # Errors
+/// When no such process runs.
+pub fn cpu_ticks_of(pid: u32) -> io::Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    cpu_ticks(&stat).ok_or_else(|| io::Error::other("cannot read /proc/<pid>/stat"))
+}
+
+/// Fields 14 and 15: in the program, and in the kernel on its behalf.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let field = |number: usize| fields_from_third(stat)?.nth(number - 3)?.parse::<u64>().ok();
+    field(14)?.checked_add(field(15)?)
 }
 
 /// The real path of a program that is named by its path, or by its name in `PATH`.
@@ -344,6 +363,14 @@ mod tests {
         let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
         assert_eq!(start_ticks(stat), Some(4242));
         assert_eq!(start_ticks(""), None);
+    }
+
+    #[test]
+    fn time_on_a_processor_is_counted_for_the_program_and_for_the_kernel() {
+        let stat = "7 (a) b (c) S 4 5 6 7 8 9 10 11 12 13 140 1500 16 17 18 19 20 21 22";
+        assert_eq!(cpu_ticks(stat), Some(1640));
+        assert_eq!(cpu_ticks("7 (a) S 1"), None);
+        assert!(cpu_ticks_of(std::process::id()).is_ok());
     }
 
     #[test]

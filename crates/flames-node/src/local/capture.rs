@@ -168,6 +168,7 @@ impl Inner {
         id: &SnapshotId,
     ) -> Result<Arc<Snapshot>> {
         creation.warm_up().await;
+        creation.settle().await?;
         let partial = self.template_snapshots.begin(id)?;
         let images = creation.images();
         partial.keep_image(AGENT_DISK, &images.agent)?;

@@ -440,6 +440,14 @@ impl Creation {
         }
     }
 
+    /// Lets the guest finish what the warm-up left behind.
+    pub(super) async fn settle(&self) -> Result<()> {
+        match &self.running {
+            Some(running) => super::settle::settle(running.vm.as_ref()).await,
+            None => Ok(()),
+        }
+    }
+
     /// Captures the guest, which stands still afterwards.
     pub(super) async fn capture(&self, into: &Partial) -> Result<SnapshotTimings> {
         let running = self.running.as_ref().ok_or_else(|| missing("running VM"))?;

@@ -4,6 +4,7 @@
 use super::BootError;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -43,8 +44,21 @@ pub(super) fn up(address: Option<Address>) -> Result<(), BootError> {
         .map_err(failed("set the address of eth0"))?;
     set_address(&socket, "eth0", libc::SIOCSIFNETMASK, address.mask())
         .map_err(failed("set the mask of eth0"))?;
+    without_ipv6("eth0")?;
     set_up(&socket, "eth0").map_err(failed("bring up eth0"))?;
     add_default_route(&socket, address.gateway).map_err(failed("add the default route"))
+}
+
+/// Leaves IPv6 to the loopback: nothing of it gets past the interface's other end. A link-local address would be
+/// checked for duplicates and announced for the first twelve seconds, in every clone of that age again.
+fn without_ipv6(name: &str) -> Result<(), BootError> {
+    let setting = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    match std::fs::write(&setting, "1") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(BootError::new(format!("write {setting}"), error))
+        }
+        _written_or_no_ipv6_at_all => Ok(()),
+    }
 }
 
 fn set_up(socket: &OwnedFd, name: &str) -> nix::Result<()> {
