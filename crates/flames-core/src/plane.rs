@@ -91,7 +91,9 @@ impl ControlPlane {
             shutdown: CancellationToken::new(),
         });
         plane.reconcile_at_start().await?;
-        plane.room.set_limit(plane.limits.memory, &plane.node.capacity().await);
+        let capacity = plane.node.capacity().await;
+        plane.room.set_limit(plane.limits.memory, &capacity);
+        plane.monitor.metrics().show_targets(capacity.execution);
         plane.read_template_settings().await?;
         plane.apply_pools().await?;
         plane.spawn_reconcilers();

@@ -2,7 +2,8 @@
 
 use crate::buckets;
 use crate::labels::{
-    AlertTurn, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route, Stage, Told, Way,
+    AlertTurn, AtLevel, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route, Stage,
+    Told, Way,
 };
 use flames_provider::decorate::CallMetrics;
 use prometheus_client::metrics::counter::Counter;
@@ -11,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
+use std::sync::atomic::AtomicU64;
 
 pub(crate) type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -18,6 +20,7 @@ pub(crate) type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
 pub(crate) struct Families {
     pub(crate) stages: Seconds<Stage>,
     pub(crate) creates: Seconds<Way>,
+    pub(crate) targets: Family<AtLevel, Gauge<f64, AtomicU64>>,
     pub(crate) created: Family<Ended, Counter>,
     pub(crate) first_command: Histogram,
     pub(crate) operations: Seconds<Of>,
@@ -41,6 +44,7 @@ impl Families {
         let families = Self {
             stages: Family::new_with_constructor(buckets::seconds),
             creates: Family::new_with_constructor(buckets::seconds),
+            targets: Family::default(),
             created: Family::default(),
             first_command: buckets::seconds(),
             operations: Family::new_with_constructor(buckets::seconds),
@@ -73,6 +77,8 @@ impl Families {
         let help =
             "Time from the request of a create until the sandbox was handed out, of those that went well";
         seconds(registry, "flames_create", help, self.creates.clone());
+        let help = "Target of each boot level on this machine";
+        seconds(registry, "flames_create_target", help, self.targets.clone());
         registry.register("flames_creates", "Creates by outcome and kind of error", self.created.clone());
         let help = "Time from the request of a sandbox's first command to its first output";
         seconds(registry, "flames_first_command", help, self.first_command.clone());

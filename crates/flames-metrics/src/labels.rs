@@ -76,6 +76,11 @@ pub(crate) struct Way {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct AtLevel {
+    pub(crate) level: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Ended {
     pub(crate) outcome: &'static str,
     /// The kind of the error; `none` for a create that went well.

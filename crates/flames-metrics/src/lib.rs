@@ -26,7 +26,7 @@ mod pools;
 mod process;
 mod sample;
 
-pub use flames_pool::{BootLevel, BootPath, PoolStatus};
+pub use flames_pool::{BootLevel, BootPath, Execution, PoolStatus};
 pub use labels::{Operation, Outcome};
 pub use metrics::{Created, Metrics};
 pub use pools::TIERS;

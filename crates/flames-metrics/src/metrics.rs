@@ -3,13 +3,14 @@
 use crate::buckets;
 use crate::families::{Families, NO_ERROR};
 use crate::labels::{
-    AlertTurn, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route, Stage, Told, Way,
+    AlertTurn, AtLevel, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route, Stage,
+    Told, Way,
 };
 use crate::names::Names;
 use crate::pools::Pools;
 use crate::process::{Process, ProcessFigures};
 use crate::sample::{Sample, Tally};
-use flames_pool::{BootLevel, BootPath, PoolStatus};
+use flames_pool::{BootLevel, BootPath, Execution, PoolStatus};
 use flames_provider::decorate::CallMetrics;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
@@ -126,6 +127,14 @@ impl Metrics {
     /// Counts a gauge that could not be brought up to date.
     pub fn refresh_failed(&self) {
         self.0.families.refresh_failures.inc();
+    }
+
+    /// Sets the boot levels' targets on a machine that runs guests so.
+    pub fn show_targets(&self, execution: Execution) {
+        for level in BootLevel::ALL {
+            let target = self.0.families.targets.get_or_create(&AtLevel { level: level.name() });
+            target.set(level.target_on(execution).as_secs_f64());
+        }
     }
 
     /// Sets how many sandboxes are in each state. A state that is left out keeps its number: name them all.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use flames_metrics::alert::{EVERY, defaults, rule_file};
-use flames_metrics::{BootLevel, BootPath, Created, Metrics};
+use flames_metrics::{BootLevel, BootPath, Created, Execution, Metrics};
 use flames_provider::conformance::skip;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ fn committed() -> PathBuf {
 /// `UPDATE_ALERT_RULES=1` writes the file anew.
 #[test]
 fn the_committed_rule_file_is_made_of_the_daemon_s_own_rules() {
-    let current = rule_file(&defaults(), EVERY);
+    let current = rule_file(&defaults(Execution::Hardware), EVERY);
     if std::env::var_os("UPDATE_ALERT_RULES").is_some() {
         std::fs::write(committed(), &current).unwrap();
     }
@@ -47,7 +47,7 @@ fn prometheus_accepts_the_rule_file() {
     let Some(checked) = promtool(&["check", "rules", file.to_str().unwrap()], "") else { return };
     let said = String::from_utf8_lossy(&checked.stdout);
     assert!(checked.status.success(), "{said}{}", String::from_utf8_lossy(&checked.stderr));
-    assert!(said.contains(&format!("{} rules found", defaults().len())), "{said}");
+    assert!(said.contains(&format!("{} rules found", defaults(Execution::Hardware).len())), "{said}");
 }
 
 /// The names and labels that the rules ask for are those that the daemon shows.
@@ -62,12 +62,14 @@ fn prometheus_fires_the_same_rules_on_the_same_numbers() {
         stages: &[],
     });
     metrics.show_resources("tap", 0, 1);
+    metrics.show_targets(Execution::Emulated);
     let shown = metrics.encode();
     for series in [
         "flames_creates_total{outcome=\"ok\"",
         "flames_create_seconds_bucket{le=\"2.0\",path=\"cold\",level=\"instant\"}",
         "flames_create_seconds_count{path=\"cold\",level=\"instant\"}",
         "flames_resources_orphaned{kind=\"tap\"}",
+        "flames_create_target_seconds{level=\"instant\"} 0.3",
         "flames_handshake_failures_total{",
     ] {
         assert!(shown.contains(series), "{series} in\n{shown}");
@@ -95,6 +97,7 @@ tests:
       - {series: 'flames_create_seconds_bucket{instance="a",level="instant",path="cold",le="5.0"}', values: '0+30x40'}
       - {series: 'flames_create_seconds_bucket{instance="a",level="instant",path="cold",le="+Inf"}', values: '0+30x40'}
       - {series: 'flames_create_seconds_count{instance="a",level="instant",path="cold"}', values: '0+30x40'}
+      - {series: 'flames_create_target_seconds{instance="a",level="instant"}', values: '0.3x40'}
       - {series: 'flames_resources_orphaned{instance="a",kind="tap"}', values: '1x40'}
       - {series: 'flames_resources_orphaned{instance="a",kind="disk"}', values: '0x40'}
       - {series: 'flames_pool_hits_total{instance="a",template="mini"}', values: '0+1x40'}

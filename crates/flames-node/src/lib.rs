@@ -30,7 +30,7 @@ pub use error::{CreateError, CreateStep};
 pub use flames_egress as egress;
 pub use flames_egress::{EgressPolicy, Traffic};
 pub use flames_guest::control::{InitRequest, InitResponse};
-pub use flames_pool::{BootLevel, BootPath, PoolConfig, PoolStatus};
+pub use flames_pool::{BootLevel, BootPath, Execution, PoolConfig, PoolStatus};
 pub use flames_vmm::{
     Capabilities, Error, ErrorKind, Exit, ExitCause, MiB, Result, Retry, StopDeadlines, VmId, VmState,
 };

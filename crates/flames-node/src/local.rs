@@ -32,8 +32,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use flames_pool::History;
-use flames_vmm::{Error, ErrorKind, Exit, ExitCause, Result, StopDeadlines, VmId, VmmDriver};
+use flames_pool::{Execution, History};
+use flames_vmm::{Capabilities, Error, ErrorKind, Exit, ExitCause, Result, StopDeadlines, VmId, VmmDriver};
 use machine::Machines;
 use pool::Pools;
 use record::read_handle;
@@ -490,8 +490,13 @@ impl Inner {
             max_vcpus: limits.max_vcpus,
             max_memory: limits.max_memory,
             namespaces: matches!(self.networks, Networks::Namespaces(_)),
+            execution: execution(&self.driver.capabilities()),
         }
     }
+}
+
+fn execution(driver: &Capabilities) -> Execution {
+    if driver.hardware_virtualisation { Execution::Hardware } else { Execution::Emulated }
 }
 
 /// The list; a panic while it was held cannot have left it half changed.

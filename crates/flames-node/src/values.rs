@@ -2,7 +2,7 @@
 
 use crate::SnapshotId;
 use flames_egress::EgressPolicy;
-use flames_pool::{BootLevel, BootPath};
+use flames_pool::{BootLevel, BootPath, Execution};
 use flames_vmm::{Error, ErrorKind, Exit, MiB, Result, VmId, VmState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -375,6 +375,8 @@ pub struct Capacity {
     pub max_memory: MiB,
     /// Whether runs get a network namespace of their own, or the VMM's user-mode network.
     pub namespaces: bool,
+    /// What runs the instructions of guests.
+    pub execution: Execution,
 }
 
 #[cfg(test)]

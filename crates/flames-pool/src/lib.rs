@@ -29,7 +29,7 @@ mod time;
 pub use choose::{Candidate, Cursor, choose};
 pub use config::{Autoscale, ByArrivals, ByUse, Mistake, PoolConfig, PoolRequest, Preset, Strategy, Tiers};
 pub use history::History;
-pub use level::{Available, BootLevel, BootPath, Choice, Parts, UnknownLevel, choose_path};
+pub use level::{Available, BootLevel, BootPath, Choice, Execution, Parts, UnknownLevel, choose_path};
 pub use member::{Health, MemberState, MemberView, Reason, Tier};
 pub use plan::{CHECKS_AT_ONCE, Failures, Phase, Plan, PoolView, plan};
 pub use scale::{ArrivalRate, Load, Scale, autoscale, spread};

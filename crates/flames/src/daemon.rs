@@ -95,12 +95,13 @@ impl Daemon {
     }
 
     /// Evaluates the rules of the configuration, and tells the webhook, if there is one.
-    fn watch_alerts(&self, config: &Alerts) -> anyhow::Result<()> {
+    async fn watch_alerts(&self, config: &Alerts) -> anyhow::Result<()> {
         if !config.enabled {
             return Ok(());
         }
-        let rules = config.rules().map_err(|mistakes| anyhow::anyhow!("alerts.rules: {mistakes:?}"))?;
         let plane = &self.api.plane;
+        let rules = config.rules(plane.node().capacity().await.execution);
+        let rules = rules.map_err(|mistakes| anyhow::anyhow!("alerts.rules: {mistakes:?}"))?;
         let webhook = Webhook::of(config, plane.monitor().metrics().clone())?;
         let turns = plane.watch_alerts(AlertRules { rules, every: Duration::from_secs(config.every_s) });
         if let Some(webhook) = webhook {
@@ -142,7 +143,7 @@ pub(crate) async fn start_machine(config: &Config, places: &Places) -> anyhow::R
     let providers = providers::open(&config.providers, &places.data, config.api.listen).await?;
     let node = node(config, places, &places.data, Role::Machine).await?;
     let daemon = Daemon::start(config, providers, node, places.socket(), lock).await?;
-    daemon.watch_alerts(&config.alerts)?;
+    daemon.watch_alerts(&config.alerts).await?;
     Ok(daemon)
 }
 

@@ -117,7 +117,7 @@ impl From<&Rule> for AlertRuleView {
     fn from(rule: &Rule) -> Self {
         let (below, above) = match rule.bound {
             Bound::Below(bound) => (Some(bound), None),
-            Bound::Above(bound) => (None, Some(bound)),
+            Bound::Above(bound) | Bound::AboveTarget(bound) => (None, Some(bound)),
         };
         Self {
             name: rule.name.clone(),

@@ -6,7 +6,7 @@ use axum::http::{Method, header};
 use flames_api::auth::Trust;
 use flames_core::monitor::AlertRules;
 use flames_metrics::alert::{Rule, Signal, defaults};
-use flames_node::CreateStep;
+use flames_node::{CreateStep, Execution};
 use flames_testkit::Exposition;
 use serde_json::json;
 use std::time::Duration;
@@ -98,7 +98,7 @@ async fn an_alert_fires_and_is_resolved() {
         ..rule
     };
     let rules =
-        defaults().into_iter().filter(|rule| rule.signal == Signal::AllocationSuccess).map(quick).collect();
+        defaults(Execution::Emulated).into_iter().filter(|rule| rule.signal == Signal::AllocationSuccess).map(quick).collect();
     let mut turns = house.api.plane.watch_alerts(AlertRules { rules, every: Duration::from_secs(1) });
     tokio::time::sleep(Duration::from_secs(2)).await;
     house.node.fail_creates_at(Some(CreateStep::Boot));

@@ -541,6 +541,7 @@ impl Node for FakeNode {
             max_vcpus: 8,
             max_memory: MiB(8192),
             namespaces: false,
+            execution: flames_node::Execution::Emulated,
         }
     }
 

@@ -193,11 +193,11 @@ mod tests {
     use super::*;
     use crate::alert::{Signal, defaults};
     use crate::sample::Creates;
-    use flames_pool::BootLevel;
+    use flames_pool::{BootLevel, Execution};
     use proptest::prelude::*;
 
     fn rule(signal: Signal) -> Rule {
-        defaults().into_iter().find(|rule| rule.signal == signal).unwrap()
+        defaults(Execution::Hardware).into_iter().find(|rule| rule.signal == signal).unwrap()
     }
 
     fn board(rule: Rule) -> Board {
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn slow_creates_of_one_level_say_nothing_of_another() {
-        let mut board = Board::new(defaults());
+        let mut board = Board::new(defaults(Execution::Hardware));
         let mut slow = Sample { at: Duration::from_secs(0), ..Sample::default() };
         board.observe(slow.clone());
         for second in [60, 120, 180, 240] {
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn memory_does_not_grow_with_time() {
-        let mut board = Board::new(defaults());
+        let mut board = Board::new(defaults(Execution::Hardware));
         for tick in 0..500 {
             board.observe(leaks(tick * 15, tick % 5));
         }

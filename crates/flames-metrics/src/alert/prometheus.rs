@@ -33,9 +33,13 @@ fn write_rule(text: &mut String, rule: &Rule) {
 
 fn expression(rule: &Rule) -> String {
     let (value, count) = value_and_count(rule.signal, &span(rule.window));
-    let broken = match rule.bound {
-        Bound::Below(bound) => format!("({value}) < {bound}"),
-        Bound::Above(bound) => format!("({value}) > {bound}"),
+    let broken = match (rule.bound, rule.signal) {
+        (Bound::Below(bound), _) => format!("({value}) < {bound}"),
+        // Each daemon shows the targets of its machine.
+        (Bound::AboveTarget(_), Signal::CreateP99(level)) => {
+            format!("({value}) > on (instance) flames_create_target_seconds{{level=\"{level}\"}}")
+        }
+        (Bound::Above(bound) | Bound::AboveTarget(bound), _) => format!("({value}) > {bound}"),
     };
     match count.filter(|_| rule.min_count > 0) {
         Some(count) => format!("{broken} and ({count}) >= {}", rule.min_count),
@@ -101,10 +105,27 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::alert::defaults;
+    use flames_pool::Execution;
 
     #[test]
     fn a_name_of_words_is_told_in_camel_case() {
         assert_eq!(camel_case("create-p99-ultra-fast"), "FlamesCreateP99UltraFast");
+    }
+
+    #[test]
+    fn a_level_s_target_is_that_of_each_daemon_s_machine_and_a_bound_of_ones_own_is_everybody_s() {
+        let [hardware, emulated] = [Execution::Hardware, Execution::Emulated].map(defaults);
+        assert_eq!(
+            rule_file(&hardware, Duration::from_secs(15)),
+            rule_file(&emulated, Duration::from_secs(15))
+        );
+        let mut own = emulated.into_iter().find(|rule| rule.name == "create-p99-instant").unwrap();
+        assert!(
+            expression(&own).contains("> on (instance) flames_create_target_seconds{level=\"instant\"} and")
+        );
+        assert_eq!(own.bound, Bound::AboveTarget(0.3));
+        own.bound = Bound::Above(0.7);
+        assert!(expression(&own).contains("> 0.7 and"));
     }
 
     #[test]
@@ -114,8 +135,8 @@ mod tests {
 
     #[test]
     fn every_default_rule_is_in_the_file_with_its_bound_and_its_times() {
-        let file = rule_file(&defaults(), Duration::from_secs(15));
-        for rule in defaults() {
+        let file = rule_file(&defaults(Execution::Hardware), Duration::from_secs(15));
+        for rule in defaults(Execution::Hardware) {
             assert!(file.contains(&format!("rule: '{}'", rule.name)), "{}", rule.name);
         }
         assert!(file.contains("< 0.95 and (") && file.contains(">= 20"), "{file}");

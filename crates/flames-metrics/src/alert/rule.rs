@@ -1,6 +1,6 @@
 //! What is watched, and from when on it is bad.
 
-use flames_pool::BootLevel;
+use flames_pool::{BootLevel, Execution};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -50,6 +50,8 @@ pub enum Bound {
     Below(f64),
     /// When it is above.
     Above(f64),
+    /// When it is above the boot level's target on this machine, which is so many seconds.
+    AboveTarget(f64),
 }
 
 /// How bad an alert is.
@@ -68,14 +70,14 @@ impl Bound {
     pub fn is_broken_by(self, value: f64) -> bool {
         match self {
             Self::Below(bound) => value < bound,
-            Self::Above(bound) => value > bound,
+            Self::Above(bound) | Self::AboveTarget(bound) => value > bound,
         }
     }
 
     /// The number itself.
     pub fn value(self) -> f64 {
         match self {
-            Self::Below(bound) | Self::Above(bound) => bound,
+            Self::Below(bound) | Self::Above(bound) | Self::AboveTarget(bound) => bound,
         }
     }
 }
@@ -96,10 +98,10 @@ impl fmt::Display for Severity {
     }
 }
 
-/// The rules that are in force unless the configuration says otherwise.
-pub fn defaults() -> Vec<Rule> {
+/// The rules that are in force unless the configuration says otherwise, on a machine that runs guests so.
+pub fn defaults(execution: Execution) -> Vec<Rule> {
     let mut rules = vec![allocation_success()];
-    rules.extend(BootLevel::ALL.map(create_p99));
+    rules.extend(BootLevel::ALL.map(|level| create_p99(level, execution)));
     rules.extend([pool_hit_rate(), handshake_failures(), leaks()]);
     rules
 }
@@ -118,19 +120,18 @@ fn allocation_success() -> Rule {
     }
 }
 
-fn create_p99(level: BootLevel) -> Rule {
-    let target = level.target();
+fn create_p99(level: BootLevel, execution: Execution) -> Rule {
     Rule {
         name: format!("create-p99-{level}"),
         signal: Signal::CreateP99(level),
-        bound: Bound::Above(target.as_secs_f64()),
+        bound: Bound::AboveTarget(level.target_on(execution).as_secs_f64()),
         window: minutes(5),
         hold: minutes(2),
         keep_firing: minutes(5),
         min_count: 20,
         severity: Severity::Warning,
         summary: format!(
-            "One in a hundred creates of level {level} takes longer than its target of {target:?}."
+            "One in a hundred creates of level {level} takes longer than the level's target on its machine."
         ),
     }
 }

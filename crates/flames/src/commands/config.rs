@@ -3,6 +3,7 @@
 use crate::cli::{ConfigCommand, Global};
 use crate::config::Config;
 use crate::output;
+use flames_metrics::Execution;
 use flames_metrics::alert::rule_file;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub(crate) fn run(global: &Global, command: ConfigCommand) -> anyhow::Result<Exi
 }
 
 fn alert_rules(config: &Config) -> anyhow::Result<String> {
-    let rules = config.alerts.rules().map_err(|mistakes| anyhow::anyhow!("alerts.rules: {mistakes:?}"))?;
+    // For whatever machine: the file asks each daemon for its targets.
+    let rules = config.alerts.rules(Execution::default());
+    let rules = rules.map_err(|mistakes| anyhow::anyhow!("alerts.rules: {mistakes:?}"))?;
     Ok(rule_file(&rules, Duration::from_secs(config.alerts.every_s)))
 }

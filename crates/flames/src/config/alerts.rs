@@ -1,7 +1,7 @@
 //! The section `[alerts]`: rules as written over the rules as they come.
 
-use flames_metrics::BootLevel;
 use flames_metrics::alert::{self, Bound, EVERY, Rule, Severity, Signal};
+use flames_metrics::{BootLevel, Execution};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -90,12 +90,12 @@ pub(crate) enum SeverityName {
 pub(crate) struct WebhookUrl(String);
 
 impl Alerts {
-    /// The rules in force.
+    /// The rules in force on a machine that runs guests so.
     ///
     /// # Errors
     /// Names of rules that make no sense, each with what is wrong.
-    pub(crate) fn rules(&self) -> Result<Vec<Rule>, Vec<(String, String)>> {
-        let shipped = alert::defaults();
+    pub(crate) fn rules(&self, execution: Execution) -> Result<Vec<Rule>, Vec<(String, String)>> {
+        let shipped = alert::defaults(execution);
         let own = self.rules.keys().filter(|name| !shipped.iter().any(|rule| rule.name == **name));
         let names: Vec<&String> = shipped.iter().map(|rule| &rule.name).chain(own).collect();
         let (mut rules, mut mistakes) = (Vec::new(), Vec::new());
@@ -168,7 +168,7 @@ impl AlertRule {
 }
 
 fn shipped_names() -> String {
-    alert::defaults().into_iter().map(|rule| rule.name).collect::<Vec<_>>().join(", ")
+    alert::defaults(Execution::default()).into_iter().map(|rule| rule.name).collect::<Vec<_>>().join(", ")
 }
 
 impl From<SeverityName> for Severity {
@@ -233,10 +233,11 @@ impl Serialize for WebhookUrl {
 #[cfg(test)]
 mod tests {
     use crate::config::Config;
+    use flames_metrics::Execution;
     use flames_metrics::alert::{Bound, Rule, Severity, Signal, defaults};
 
     fn rules(text: &str) -> Vec<Rule> {
-        Config::parse("f.toml", text).unwrap().alerts.rules().unwrap()
+        Config::parse("f.toml", text).unwrap().alerts.rules(Execution::Emulated).unwrap()
     }
 
     fn mistakes(text: &str) -> Vec<String> {
@@ -245,14 +246,14 @@ mod tests {
 
     #[test]
     fn without_a_word_the_rules_are_those_that_come_with_flames() {
-        assert_eq!(rules(""), defaults());
+        assert_eq!(rules(""), defaults(Execution::Emulated));
     }
 
     #[test]
     fn what_is_written_changes_that_and_nothing_else() {
         let text = "[alerts.rules.leaks]\nabove = 3\nseverity = \"critical\"\n[alerts.rules.pool-hit-rate]\nenabled = false\n";
         let rules = rules(text);
-        let mut expected = defaults();
+        let mut expected = defaults(Execution::Emulated);
         expected.retain(|rule| rule.signal != Signal::PoolHitRate);
         let leaks = expected.iter_mut().find(|rule| rule.signal == Signal::Leaks).unwrap();
         (leaks.bound, leaks.severity) = (Bound::Above(3.0), Severity::Critical);

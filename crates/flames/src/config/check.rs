@@ -2,6 +2,7 @@
 
 use super::locate::{line_of, line_of_key};
 use super::{Alerts, BadConfig, Config, Mistake};
+use flames_metrics::Execution;
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, validator_for};
 use serde_json::Value;
@@ -103,7 +104,7 @@ fn pools_and_level(config: &Config) -> Vec<(Vec<String>, String)> {
 /// Rules of alerts that make no sense, and a webhook that is none.
 fn alerts(config: &Alerts) -> Vec<(Vec<String>, String)> {
     let at = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let rules = config.rules().err().unwrap_or_default().into_iter();
+    let rules = config.rules(Execution::default()).err().unwrap_or_default().into_iter();
     let mut mistakes: Vec<_> =
         rules.map(|(name, problem)| (at(&["alerts", "rules", &name]), problem)).collect();
     let webhook = config.webhook.as_ref().and_then(|url| url.expose().err());
