@@ -10,6 +10,7 @@ use flames_core::sandbox::error::{
     CreateSandboxError, ForkError, GuestCallError, InvalidRequest, LifecycleError, ResumeError, SnapshotError,
 };
 use flames_core::sandbox::room::NoRoom;
+use flames_core::sandbox::state::State;
 use flames_core::{InvalidName, SandboxId};
 use flames_egress::InvalidPolicy;
 use flames_node::{CreateError, CreateStep, GuestError, GuestErrorKind};
@@ -143,7 +144,11 @@ fn not_restored(error: &CreateError, resource: &str, id: &str) -> Problem {
     let mut problem = from_node_create(error).about(resource, id);
     let refused = matches!(
         error.kind(),
-        ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::InvalidInput
+        ErrorKind::Corrupt
+            | ErrorKind::NotFound
+            | ErrorKind::Conflict
+            | ErrorKind::InvalidInput
+            | ErrorKind::Unsupported
     );
     if error.step() == CreateStep::Template && refused {
         problem = Problem::new(StatusCode::CONFLICT, "snapshot_unusable", problem.detail)
@@ -253,11 +258,13 @@ impl From<LifecycleError> for Problem {
                 sandbox_problem(StatusCode::NOT_FOUND, "sandbox_not_found", &error, id)
                     .mend("`flames ls` lists the sandboxes that exist")
             }
-            LifecycleError::NotRunning { id, .. } => {
+            LifecycleError::NotRunning { id, state } => {
                 sandbox_problem(StatusCode::CONFLICT, "sandbox_not_running", &error, id)
+                    .mend(to_make_it_run(*state))
             }
             LifecycleError::NotPaused { id, .. } => {
                 sandbox_problem(StatusCode::CONFLICT, "sandbox_not_paused", &error, id)
+                    .mend("`flames inspect` shows its state; only a paused sandbox can be resumed")
             }
             LifecycleError::Rejected(_) => {
                 Self::new(StatusCode::CONFLICT, "wrong_state", error.to_string()).about("sandbox", "")
@@ -293,6 +300,15 @@ fn from_node_call(id: &SandboxId, error: &Error) -> Problem {
         _ => {}
     }
     problem
+}
+
+fn to_make_it_run(state: State) -> &'static str {
+    match state {
+        State::Paused | State::Snapshotted => "`flames resume` brings it back",
+        State::Failed => "`flames inspect` says why it failed; create another",
+        State::Stopping | State::Stopped => "it ends; create another",
+        _ => "try again when `flames inspect` shows it running",
+    }
 }
 
 fn sandbox_problem(status: StatusCode, code: &str, error: &LifecycleError, id: &SandboxId) -> Problem {

@@ -97,8 +97,11 @@ async fn an_alert_fires_and_is_resolved() {
         min_count: 1,
         ..rule
     };
-    let rules =
-        defaults(Execution::Emulated).into_iter().filter(|rule| rule.signal == Signal::AllocationSuccess).map(quick).collect();
+    let rules = defaults(Execution::Emulated)
+        .into_iter()
+        .filter(|rule| rule.signal == Signal::AllocationSuccess)
+        .map(quick)
+        .collect();
     let mut turns = house.api.plane.watch_alerts(AlertRules { rules, every: Duration::from_secs(1) });
     tokio::time::sleep(Duration::from_secs(2)).await;
     house.node.fail_creates_at(Some(CreateStep::Boot));

@@ -49,7 +49,8 @@ async fn what_is_in_the_wrong_state_is_409_by_its_id_and_what_nobody_has_is_404(
     pause(&house, &id, "disk").await;
     for what in ["pause", "snapshots", "fork"] {
         let path = format!("/v1/sandboxes/{id}/{what}");
-        house.post(&path, &json!({})).await.is_problem(409, "sandbox_not_running");
+        let refused = house.post(&path, &json!({})).await.is_problem(409, "sandbox_not_running");
+        assert_eq!(refused.mend.as_deref(), Some("`flames resume` brings it back"));
         let path = format!("/v1/sandboxes/inobody/{what}");
         house.post(&path, &json!({})).await.is_problem(404, "sandbox_not_found");
     }

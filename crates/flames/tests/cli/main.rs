@@ -5,6 +5,7 @@
 
 mod adoption;
 mod bad_input;
+mod bad_snapshots;
 mod e2b;
 mod egress;
 mod files;

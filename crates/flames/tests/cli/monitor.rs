@@ -79,7 +79,11 @@ fn failing_creates_fire_an_alert_that_is_resolved_later_and_the_webhook_gets_bot
     let rules = home.json(&["alerts", "--rules"]);
     let instant = rules.as_array().unwrap().iter().find(|rule| rule["name"] == "create-p99-instant").unwrap();
     let target = scrape(&url, &key).value("flames_create_target_seconds", &[("level", "instant")]);
-    assert_eq!((instant["above"].as_f64(), target.is_some()), (target, true), "the machine's target: {rules}");
+    assert_eq!(
+        (instant["above"].as_f64(), target.is_some()),
+        (target, true),
+        "the machine's target: {rules}"
+    );
     home.refused(&["create"]);
 
     let fired = posted.recv_timeout(Duration::from_secs(30)).unwrap();
