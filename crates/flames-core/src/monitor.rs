@@ -16,10 +16,12 @@ use crate::sandbox::record::Sandbox;
 use crate::sandbox::run::sandbox_of;
 use crate::sandbox::state::State;
 use alerts::Alerts;
-use flames_metrics::{BootLevel, BootPath, Created, Metrics, Operation, ProcessFigures};
-use flames_node::LeakKind;
+use flames_metrics::{
+    BootLevel, BootPath, Created, EgressFigures, Metrics, Moved, Operation, ProcessFigures,
+};
 use flames_node::usage::{self, RunUsage};
-use flames_provider::Result;
+use flames_node::{LeakKind, Traffic};
+use flames_provider::{ErrorKind, Result};
 use outcome::HasKind;
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
@@ -33,6 +35,7 @@ pub struct Monitor {
     alerts: Alerts,
     sandboxes: Turn,
     resources: Turn,
+    egress: Turn,
 }
 
 /// When something may be looked at again.
@@ -55,6 +58,7 @@ impl Monitor {
             alerts: Alerts::new(),
             sandboxes: Turn::every(Duration::from_secs(1)),
             resources: Turn::every(Duration::from_secs(5)),
+            egress: Turn::every(Duration::from_secs(5)),
         }
     }
 
@@ -123,12 +127,13 @@ impl ControlPlane {
         &self.monitor
     }
 
-    /// Brings those metrics up to date that are looked at and not counted, if it is time. Takes 10 s at most.
+    /// Brings those metrics up to date that are looked at and not counted, if it is time. Takes 15 s at most.
     pub async fn refresh_metrics(&self) {
         self.monitor.metrics.show_process(own_figures());
         self.monitor.metrics.show_pools(self.node.pools().await);
         self.monitor.look(&self.monitor.sandboxes, self.look_at_sandboxes()).await;
         self.monitor.look(&self.monitor.resources, self.look_at_resources()).await;
+        self.monitor.look(&self.monitor.egress, self.look_at_egress()).await;
     }
 
     /// What the VMM of each run uses at this moment, with the sandbox that lives in it, if one does.
@@ -150,6 +155,35 @@ impl ControlPlane {
             self.monitor.metrics.show_resources(name_of(leak.kind), leak.owned, leak.orphaned);
         }
         true
+    }
+
+    async fn look_at_egress(&self) -> bool {
+        let (mut figures, mut whole) = (Vec::new(), true);
+        for info in self.node.list().await {
+            let Some(sandbox) = sandbox_of(&info.run) else { continue };
+            let moved = match self.node.traffic(&info.run).await {
+                Ok(traffic) => Some(moved(&traffic)),
+                // It ended in this moment, or nobody counts.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unsupported) => {
+                    continue;
+                }
+                Err(_) => None,
+            };
+            whole &= moved.is_some();
+            figures.push(EgressFigures { run: info.run.to_string(), sandbox: sandbox.to_string(), moved });
+        }
+        self.monitor.metrics.show_egress(figures);
+        whole
+    }
+}
+
+fn moved(traffic: &Traffic) -> Moved {
+    Moved {
+        out_packets: traffic.sent.packets,
+        out_bytes: traffic.sent.bytes,
+        in_packets: traffic.received.packets,
+        in_bytes: traffic.received.bytes,
+        dropped: traffic.dropped.iter().map(|(cause, count)| (cause.clone(), count.packets)).collect(),
     }
 }
 

@@ -18,6 +18,7 @@
 
 pub mod alert;
 mod buckets;
+mod egress;
 mod families;
 mod labels;
 mod metrics;
@@ -26,6 +27,7 @@ mod pools;
 mod process;
 mod sample;
 
+pub use egress::{EgressFigures, Moved};
 pub use flames_pool::{BootLevel, BootPath, Execution, PoolStatus};
 pub use labels::{Operation, Outcome};
 pub use metrics::{Created, Metrics};

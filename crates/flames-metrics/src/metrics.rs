@@ -1,6 +1,7 @@
 //! The registry and how it is written.
 
 use crate::buckets;
+use crate::egress::{Egress, EgressFigures};
 use crate::families::{Families, NO_ERROR};
 use crate::labels::{
     AlertTurn, AtLevel, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route, Stage,
@@ -27,6 +28,7 @@ struct Inner {
     templates: Names,
     pools: Arc<Pools>,
     process: Arc<Process>,
+    egress: Arc<Egress>,
     tally: Tally,
 }
 
@@ -51,10 +53,12 @@ impl Metrics {
         let mut registry = Registry::default();
         let families = Families::register(&mut registry, version);
         let (pools, process) = (Arc::new(Pools::default()), Arc::new(Process::default()));
+        let egress = Arc::new(Egress::default());
+        registry.register_collector(Box::new(Arc::clone(&egress)));
         registry.register_collector(Box::new(Arc::clone(&pools)));
         registry.register_collector(Box::new(Arc::clone(&process)));
         let (templates, tally) = (Names::default(), Tally::default());
-        Self(Arc::new(Inner { registry, families, templates, pools, process, tally }))
+        Self(Arc::new(Inner { registry, families, templates, pools, process, egress, tally }))
     }
 
     /// For the decorators of the providers.
@@ -154,6 +158,11 @@ impl Metrics {
     /// Sets what the pools look like.
     pub fn show_pools(&self, pools: Vec<PoolStatus>) {
         self.0.pools.set(pools);
+    }
+
+    /// Sets what each run of a sandbox sent, received and was refused; runs that are left out have ended.
+    pub fn show_egress(&self, figures: Vec<EgressFigures>) {
+        self.0.egress.set(figures);
     }
 
     /// Sets what the daemon itself uses.

@@ -1,7 +1,10 @@
 //! The text that a scrape gets.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use flames_metrics::{BootLevel, BootPath, Created, Metrics, Operation, Outcome, PoolStatus, ProcessFigures};
+use flames_metrics::{
+    BootLevel, BootPath, Created, EgressFigures, Metrics, Moved, Operation, Outcome, PoolStatus,
+    ProcessFigures,
+};
 use flames_pool::{PoolConfig, Quantiles, Reason, Tier, Tiers};
 use flames_testkit::Exposition;
 use std::collections::BTreeMap;
@@ -34,7 +37,14 @@ fn busy() -> Metrics {
     metrics.show_resources("tap", 4, 1);
     metrics.show_process(ProcessFigures { resident_bytes: 1 << 20, cpu_seconds: 0.5, ..Default::default() });
     metrics.show_pools(vec![pool("mini")]);
+    metrics.show_egress(vec![egress("sb1", 900)]);
     metrics
+}
+
+fn egress(sandbox: &str, out_bytes: u64) -> EgressFigures {
+    let dropped = [("deny".to_owned(), 4), ("rate_out".to_owned(), 1)].into();
+    let moved = Moved { out_packets: 9, out_bytes, in_packets: 2, in_bytes: 200, dropped };
+    EgressFigures { run: format!("{sandbox}-0"), sandbox: sandbox.into(), moved: Some(moved) }
 }
 
 fn pool(template: &str) -> PoolStatus {
@@ -84,6 +94,30 @@ fn a_pool_is_shown_as_its_status_says() {
     assert_eq!(value("flames_pool_hits_total", &[("strategy", PoolConfig::default().strategy.name())]), 7.0);
     assert_eq!(value("flames_pool_retired_members_total", &[("reason", "too-old")]), 2.0);
     assert_eq!(value("flames_pool_wait_seconds", &[("at", "p99")]), 0.003);
+}
+
+#[test]
+fn what_sandboxes_moved_is_shown_in_sum_and_for_each() {
+    let read = read(&busy());
+    let value = |name: &str, labels: &[(&str, &str)]| read.value(name, labels).unwrap();
+    let own = ("sandbox", "sb1");
+    assert_eq!(value("flames_egress_bytes_total", &[("direction", "out")]), 900.0);
+    assert_eq!(value("flames_egress_packets_total", &[("direction", "in")]), 2.0);
+    assert_eq!(value("flames_egress_dropped_packets_total", &[("cause", "deny")]), 4.0);
+    assert_eq!(value("flames_sandbox_egress_bytes_total", &[own, ("direction", "in")]), 200.0);
+    assert_eq!(value("flames_sandbox_egress_packets_total", &[own, ("direction", "out")]), 9.0);
+    assert_eq!(value("flames_sandbox_egress_dropped_packets_total", &[own, ("cause", "rate_out")]), 1.0);
+}
+
+#[test]
+fn any_number_of_sandboxes_makes_a_bounded_number_of_series() {
+    let metrics = busy();
+    let once = read(&metrics).series.len();
+    metrics.show_egress((0..1000).map(|n| egress(&format!("sb{n}"), n)).collect());
+    // Two directions of bytes and of packets, and two causes.
+    assert_eq!(read(&metrics).series.len(), once + 63 * 6);
+    metrics.show_egress(Vec::new());
+    assert_eq!(read(&metrics).series.len(), once - 6);
 }
 
 #[test]

@@ -130,3 +130,24 @@ fn nobody_changes_or_counts_the_network_of_a_sandbox_that_is_not_there() {
         assert!(matches!(gone, LifecycleError::NotFound(_)), "{gone:?}");
     });
 }
+
+#[test]
+fn what_a_sandbox_sent_and_was_refused_is_in_the_metrics_and_stays_in_their_sums() {
+    life(async {
+        let world = World::new();
+        let plane = world.plane().await;
+        let id = plane.create(created_with(&reaching("10.0.0.1"))).await.unwrap().id;
+        plane.refresh_metrics().await;
+        let told = plane.monitor().metrics().encode();
+        let line = |line: String| assert!(told.lines().any(|told| told == line), "{line} in:\n{told}");
+        line("flames_egress_bytes_total{direction=\"out\"} 1000".to_owned());
+        line(format!("flames_sandbox_egress_packets_total{{sandbox=\"{id}\",direction=\"out\"}} 10"));
+        line(format!("flames_sandbox_egress_dropped_packets_total{{sandbox=\"{id}\",cause=\"default\"}} 1"));
+        plane.destroy(&id).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await; // the next look is due; time stands still here
+        plane.refresh_metrics().await;
+        let told = plane.monitor().metrics().encode();
+        assert!(told.contains("flames_egress_bytes_total{direction=\"out\"} 1000"), "{told}");
+        assert!(!told.contains(id.as_str()), "{told}");
+    });
+}
