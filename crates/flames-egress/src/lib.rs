@@ -6,7 +6,7 @@
 //! - For the kernel: [`Ruleset::for_namespace`] gives the whole table of one namespace as one transaction
 //!   ([`Ruleset::script`]), [`Ruleset::admit`] adds addresses that DNS gave, [`Carried`] is what must outlive a
 //!   replacement, the figures among it, by the names in [`counter`].
-//! - For a resolver: [`dns::Question`]. For a proxy: [`ServerName::of_client_hello`], [`ServerName::of_request_head`], then
+//! - For a resolver: [`dns::Question`]. For a proxy: [`ServerName::of_client_hello`], [`RequestHead`], then
 //!   [`decide_name`].
 //! - The figures: [`Traffic::of`].
 //! - The decision: [`decide()`], [`decide_name`]. Everything else must agree with it, and is tested to.
@@ -18,6 +18,7 @@ mod decide;
 pub mod dns;
 mod domain;
 mod policy;
+mod request;
 mod rule;
 mod ruleset;
 mod server_name;
@@ -30,6 +31,7 @@ pub use policy::{
     Base, EgressPolicy, InvalidPolicy, Limits, MAX_BYTES_PER_SECOND, MAX_DNS_SERVERS, MAX_RULES,
     MIN_BYTES_PER_SECOND, Mistake, PolicySpec,
 };
+pub use request::{Body, RequestHead};
 pub use rule::{InvalidRule, MAX_PORT_RANGES, PortRange, Protocol, Protocols, Rule, Target};
 pub use ruleset::{
     Admitted, Carried, Count, Mark, OUTWARD_MARK, Packet, Ruleset, TABLE, Uplink, Wiring, counter,

@@ -6,6 +6,7 @@
 //! last. The rules stay when this program ends; a restarted daemon that says the same policy again takes over what
 //! was counted and admitted, and serves names anew.
 
+mod exchange;
 mod proxy;
 mod resolver;
 

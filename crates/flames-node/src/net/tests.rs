@@ -5,6 +5,7 @@
 mod egress;
 mod figures;
 mod frames;
+mod http;
 mod rules;
 mod slots;
 mod testbed;

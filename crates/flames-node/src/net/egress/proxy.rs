@@ -6,7 +6,8 @@
 //! request decides.
 
 use super::Shared;
-use flames_egress::{Action, DomainName, EgressPolicy, MAX_PEEK, ServerName, decide_name};
+use super::exchange::exchange;
+use flames_egress::{Action, DomainName, EgressPolicy, MAX_PEEK, RequestHead, ServerName, decide_name};
 use nix::sys::socket::{getsockopt, sockopt};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,8 +30,10 @@ const HTTP_PORT: u16 = 80;
 #[derive(Debug)]
 struct Head {
     name: Option<DomainName>,
-    /// Everything that was read, for the other side.
+    /// Everything that was read.
     bytes: Vec<u8>,
+    /// What the bytes begin with on a port for HTTP.
+    request: Option<RequestHead>,
 }
 
 /// Serves one guest until its run ends.
@@ -85,14 +88,21 @@ async fn relay(shared: &Shared, client: &mut TcpStream) -> io::Result<()> {
     }
     let server = tokio::time::timeout(CONNECT_DEADLINE, shared.connect_out(to)).await;
     let mut server = server.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-    server.write_all(&head.bytes).await?;
     tokio::select! {
-        copied = copy_bidirectional(client, &mut server) => copied.map(drop),
+        passed = pass(client, &mut server, &head) => passed,
         () = until_forbidden(&mut policies, to, head.name.as_ref()) => {
             reset(&server);
             Err(io::Error::other("it is no longer allowed"))
         }
     }
+}
+
+async fn pass(client: &mut TcpStream, server: &mut TcpStream, head: &Head) -> io::Result<()> {
+    if let Some(request) = &head.request {
+        return exchange(client, server, request, &head.bytes[request.length..]).await;
+    }
+    server.write_all(&head.bytes).await?;
+    copy_bidirectional(client, server).await.map(drop)
 }
 
 async fn until_forbidden(
@@ -130,19 +140,26 @@ async fn read_head(client: &mut TcpStream, port: u16) -> io::Result<Head> {
     let mut bytes = Vec::with_capacity(2048);
     loop {
         let read = client.read_buf(&mut bytes).await?;
-        let said = match port {
-            HTTP_PORT => ServerName::of_request_head(&bytes),
-            _ => ServerName::of_client_hello(&bytes),
-        };
-        match said {
-            ServerName::Named(name) => return Ok(Head { name: Some(name), bytes }),
-            ServerName::Unnamed => return Ok(Head { name: None, bytes }),
-            ServerName::Malformed(why) => return Err(io::Error::other(why)),
-            ServerName::Incomplete if read == 0 || bytes.len() >= MAX_PEEK => {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            ServerName::Incomplete => {}
+        if let Some((name, request)) = whom(&bytes, port)? {
+            return Ok(Head { name, bytes, request });
         }
+        if read == 0 || bytes.len() >= MAX_PEEK {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Whom the bytes of a client mean, and the request that says so; `None` when more must come.
+fn whom(bytes: &[u8], port: u16) -> io::Result<Option<(Option<DomainName>, Option<RequestHead>)>> {
+    if port == HTTP_PORT {
+        let request = RequestHead::read(bytes).map_err(io::Error::other)?;
+        return Ok(request.map(|request| (request.name.clone(), Some(request))));
+    }
+    match ServerName::of_client_hello(bytes) {
+        ServerName::Named(name) => Ok(Some((Some(name), None))),
+        ServerName::Unnamed => Ok(Some((None, None))),
+        ServerName::Malformed(why) => Err(io::Error::other(why)),
+        ServerName::Incomplete => Ok(None),
     }
 }
 

@@ -16,21 +16,21 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 /// Long enough for everything that happens at once, on any machine.
-const SOON: Duration = Duration::from_secs(10);
+pub(super) const SOON: Duration = Duration::from_secs(10);
 /// What does not come within this time does not come.
 const NEVER: Duration = Duration::from_millis(500);
 
 /// A guest with a policy.
-struct Room {
-    bed: Testbed,
+pub(super) struct Room {
+    pub(super) bed: Testbed,
     slot: Slot,
     egress: Egress,
-    guest: Guest,
+    pub(super) guest: Guest,
     cut: CancellationToken,
 }
 
 impl Room {
-    async fn with(spec: PolicySpec) -> Option<Self> {
+    pub(super) async fn with(spec: PolicySpec) -> Option<Self> {
         let bed = Testbed::new()?;
         let slot = bed.names.create().await.unwrap();
         let cut = CancellationToken::new();
@@ -44,7 +44,7 @@ impl Room {
         self.egress.change(policy(&spec)).await.unwrap();
     }
 
-    async fn connect(&self, to: (Ipv4Addr, u16)) -> io::Result<TcpStream> {
+    pub(super) async fn connect(&self, to: (Ipv4Addr, u16)) -> io::Result<TcpStream> {
         tokio::time::timeout(NEVER.max(SOON), self.guest.netns.connect(SocketAddr::from(to))).await?
     }
 
@@ -52,7 +52,7 @@ impl Room {
         self.egress.figures().await.unwrap().counters.get(name).map_or(0, |count| count.packets)
     }
 
-    async fn close(self) {
+    pub(super) async fn close(self) {
         self.cut.cancel();
         drop(self.guest);
         self.slot.remove().unwrap();
@@ -68,7 +68,7 @@ fn allow(rules: &[&str]) -> PolicySpec {
     PolicySpec { allow: rules.iter().map(|&rule| rule.to_owned()).collect(), ..PolicySpec::default() }
 }
 
-fn by_name(rules: &[&str]) -> PolicySpec {
+pub(super) fn by_name(rules: &[&str]) -> PolicySpec {
     PolicySpec { dns: vec![RESOLVER.to_string()], ..allow(rules) }
 }
 
@@ -90,7 +90,7 @@ fn echo(netns: &Netns, address: Ipv4Addr, port: u16) {
 }
 
 /// Says something and hears it again.
-async fn converse(stream: &mut TcpStream, words: &[u8]) -> io::Result<()> {
+pub(super) async fn converse(stream: &mut TcpStream, words: &[u8]) -> io::Result<()> {
     stream.write_all(words).await?;
     let mut heard = vec![0; words.len()];
     tokio::time::timeout(SOON, stream.read_exact(&mut heard)).await??;
@@ -99,7 +99,7 @@ async fn converse(stream: &mut TcpStream, words: &[u8]) -> io::Result<()> {
 }
 
 /// A DNS server that says one address for every name.
-fn dns(netns: &Netns, says: Ipv4Addr) -> Arc<std::sync::Mutex<Vec<String>>> {
+pub(super) fn dns(netns: &Netns, says: Ipv4Addr) -> Arc<std::sync::Mutex<Vec<String>>> {
     let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
     let (datagrams, streams) = (netns.udp((RESOLVER, 53)), netns.listen((RESOLVER, 53)));
     let log = Arc::clone(&asked);
@@ -154,7 +154,7 @@ fn question(name: &str) -> Vec<u8> {
 }
 
 /// Asks as a guest does, and tells the address, or the code of the refusal.
-async fn ask(guest: &Guest, server: Ipv4Addr, name: &str) -> Result<Ipv4Addr, u8> {
+pub(super) async fn ask(guest: &Guest, server: Ipv4Addr, name: &str) -> Result<Ipv4Addr, u8> {
     let socket = guest.netns.udp((GUEST_IP, 0));
     socket.send_to(&question(name), (server, 53)).await.unwrap();
     let mut reply = [0; 512];
@@ -334,7 +334,11 @@ async fn a_server_name_or_host_that_is_not_allowed_is_cut_before_a_byte_arrives(
     assert_eq!(world.frames().into_iter().filter(|frame| frame[12..14] == [8, 0]).count(), 0);
     assert_eq!(room.packets(counter::NAME).await, bad.len() as u64);
     let mut good = room.connect((PUBLIC, 80)).await.unwrap();
-    converse(&mut good, &request("API.example.com:80")).await.unwrap();
+    good.write_all(&request("API.example.com:80")).await.unwrap();
+    let passed = b"GET / HTTP/1.1\r\nHost: API.example.com:80\r\nConnection: close\r\n\r\n";
+    let mut heard = vec![0; passed.len()];
+    tokio::time::timeout(SOON, good.read_exact(&mut heard)).await.unwrap().unwrap();
+    assert_eq!(heard, passed);
     room.close().await;
 }
 
