@@ -247,8 +247,8 @@ pub(crate) struct Sandbox {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Limits {
     /// Memory in MiB that live and starting sandboxes may be expected to use; creates beyond that are refused at
-    /// once. One whose kernel was booted counts its whole memory, a clone of a snapshot a quarter of it, each
-    /// 32 MiB more for its VMM. 0 is any amount. Default: 80 % of the memory that is free when the daemon starts.
+    /// once. One whose kernel was booted counts its whole memory, a clone of a snapshot a quarter of it but at
+    /// least 64 MiB, each 32 MiB more for its VMM. 0 is any amount. Default: 80 % of the memory that is free when the daemon starts.
     pub(crate) memory_mib: Option<u32>,
 }
 

@@ -39,10 +39,12 @@ pub struct NoRoom {
     pub retry_after: Duration,
 }
 
-/// What the VMM process of a guest takes beside the guest's memory.
+/// What the VMM process of a guest takes beside the guest's memory: 24 to 27 MiB of an idle clone under QEMU.
 const VMM_OVERHEAD: u64 = 32;
-/// The share of its memory that a guest from a snapshot is expected to write to; the rest is shared with the
-/// snapshot's other clones.
+/// What a guest from a snapshot writes to: 8 MiB by its first command, 18 by some work of a shell in `mini`, 64 in
+/// `base`, whatever its size (docs/performance.md). The rest is shared with the snapshot's other clones.
+const CLONE_AT_LEAST: u64 = 64;
+/// Whoever asks for a large guest means to use it.
 const CLONE_PERCENT: u64 = 25;
 /// The share of the free memory that sandboxes may have; the rest is for the page cache and for whatever else
 /// the machine does.
@@ -54,13 +56,15 @@ const RETRY_AT_LEAST: Duration = Duration::from_secs(1);
 const RETRY_AT_MOST: Duration = Duration::from_secs(30);
 
 /// What a sandbox is expected to use of the machine's memory, in MiB: all of its memory when its kernel was
-/// booted (the guest's page cache fills it sooner or later), a quarter when it came from a snapshot.
+/// booted (the guest's page cache fills it sooner or later), a quarter but at least 64 MiB when it came from a snapshot.
 pub fn expected_use(resources: &Resources, path: BootPath) -> u64 {
     let memory = u64::from(resources.memory.0);
     VMM_OVERHEAD
         + match path {
             BootPath::Cold => memory,
-            BootPath::Warm | BootPath::Restored => memory * CLONE_PERCENT / 100,
+            BootPath::Warm | BootPath::Restored => {
+                (memory * CLONE_PERCENT / 100).max(CLONE_AT_LEAST).min(memory)
+            }
         }
 }
 
@@ -245,8 +249,12 @@ mod tests {
 
     #[test]
     fn a_clone_counts_less_than_one_that_was_booted() {
-        let resources = Resources { vcpus: 1, memory: MiB(256), disk: MiB(1024) };
-        assert_eq!(expected_use(&resources, BootPath::Cold), 288);
-        assert_eq!(expected_use(&resources, BootPath::Restored), 96);
+        let used =
+            |memory, path| expected_use(&Resources { vcpus: 1, memory: MiB(memory), disk: MiB(1024) }, path);
+        assert_eq!(used(256, BootPath::Cold), 288);
+        assert_eq!(
+            [64, 128, 256, 512, 1024].map(|memory| used(memory, BootPath::Restored)),
+            [96, 96, 96, 160, 288]
+        );
     }
 }
