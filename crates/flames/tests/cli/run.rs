@@ -39,6 +39,14 @@ fn vm_run_as_json_is_one_document_with_timings_left_out() {
 }
 
 #[test]
+fn vm_a_command_that_takes_all_memory_is_killed_and_the_agent_goes_on() {
+    let Some(home) = Home::with_vms() else { return };
+    let eater = "tail /dev/zero; echo $?; cat /proc/self/oom_score_adj";
+    let ended = home.flames(&["run", "-n", "--memory", "96", "--", "sh", "-c", eater]);
+    assert_eq!((ended.code, ended.text().as_str()), (0, "137\n0\n"), "{ended:?}");
+}
+
+#[test]
 fn vm_run_interrupted_destroys_its_sandbox_and_exits_130() {
     let Some(home) = Home::with_vms() else { return };
     let mut run = home.spawn(&["run", "-n", "--", "sh", "-c", "echo up; sleep 100"]);

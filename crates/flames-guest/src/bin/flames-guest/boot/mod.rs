@@ -67,15 +67,10 @@ fn set_up() -> Result<OwnDisk, BootError> {
     Ok(disk)
 }
 
-/// Processes may open many files; the agent itself is the last to go when memory is short; ctrl-alt-del asks
-/// the agent instead of restarting at once.
+/// Processes may open many files; ctrl-alt-del asks the agent instead of restarting at once. Nothing need protect the agent
+/// when memory is short: the kernel never takes its first process (`oom_unkillable_task`), and children inherit nothing.
 fn limits() -> Result<(), BootError> {
     setrlimit(Resource::RLIMIT_NOFILE, 1 << 16, 1 << 20)
         .map_err(|error| BootError::new("set the limit of open files", error))?;
-    write("/proc/self/oom_score_adj", "-1000")?;
     set_cad_enabled(false).map_err(|error| BootError::new("take ctrl-alt-del", error))
-}
-
-fn write(path: &str, text: &str) -> Result<(), BootError> {
-    std::fs::write(Path::new(path), text).map_err(|error| BootError::new(format!("write {path}"), error))
 }

@@ -204,8 +204,8 @@ enum Session {
     OnTerminal,
 }
 
-/// Arranges what happens between fork and exec: a session of its own, no protection from the memory killer,
-/// the user's groups and ids, and the directory as that user may enter it.
+/// Arranges what happens between fork and exec: a session of its own, the user's groups and ids, and the directory as that
+/// user may enter it.
 fn become_user(command: &mut Command, user: &User, cwd: &Path, session: Session) -> io::Result<()> {
     let cwd = CString::new(cwd.as_os_str().as_bytes())?;
     let (uid, gid, groups) = (user.uid, user.gid, user.groups.clone());
@@ -215,7 +215,6 @@ fn become_user(command: &mut Command, user: &User, cwd: &Path, session: Session)
         if session == Session::OnTerminal {
             take_terminal()?;
         }
-        expose_to_memory_killer();
         if change_user {
             setgroups(&groups)?;
             setgid(gid)?;
@@ -227,19 +226,6 @@ fn become_user(command: &mut Command, user: &User, cwd: &Path, session: Session)
     // SAFETY: between fork and exec only system calls are made, with memory that was allocated before.
     unsafe { command.pre_exec(prepare) };
     Ok(())
-}
-
-/// The agent may be protected, its children are not. Without /proc there was no protection either.
-fn expose_to_memory_killer() {
-    // SAFETY: plain system calls on a constant path and a constant buffer; the descriptor is used only if
-    // it was opened.
-    unsafe {
-        let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-        if file >= 0 {
-            libc::write(file, c"0".as_ptr().cast(), 1);
-            libc::close(file);
-        }
-    }
 }
 
 /// What a caller can do about a process that did not start.
