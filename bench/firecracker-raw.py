@@ -4,8 +4,9 @@
     FLAMES_FC_TESTBED=... bench/firecracker-raw.py [-n N] [--clones M] [--profile dev|bench]
 
 Takes turns: one restore by hand, one through the driver (`cargo bench -p flames-vmm-firecracker --bench restore`),
-N times; then M clones of each at once. Prints, as JSON, milliseconds from before the jailer is spawned until the
-load with resume is answered, and the memory that a clone has for itself (Private_* of smaps_rollup). Both sides get
+N times; then M clones of each at once; then memory from the snapshot's file against memory from the page-fault handler,
+whose first guest of all is measured apart (nothing is known of what it touches). Prints, as JSON, milliseconds from before the jailer is spawned until the
+load with resume is answered (for the memory also until the guest answers), the page faults of Firecracker, and the memory that a clone has for itself (Private_* of smaps_rollup). Both sides get
 new pid, mount, network, IPC and UTS namespaces and the same control groups. By hand the files are hard links where
 the driver mounts, and the socket is looked for every 0.2 ms where the driver waits for an event.
 
@@ -42,6 +43,8 @@ class Driver:
     """The bench of the driver, told what to do line by line."""
 
     def __init__(self, profile):
+        build = ["cargo", "build", "-q", "-p", "flames-vmm-firecracker", "--example", "page-faults", "--profile", profile]
+        subprocess.run(build, cwd=REPOSITORY, check=True)
         command = ["cargo", "bench", "-q", "-p", "flames-vmm-firecracker", "--bench", "restore"]
         if profile != "bench":
             command += ["--profile", profile]
@@ -125,6 +128,40 @@ def put(api, path, value):
     assert answer.startswith("HTTP/1.1 204"), answer
 
 
+def page_faults(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[7]) + int(fields[9])
+
+
+def compare_memory(driver, turns):
+    """In turn: from the file, by faults with nothing known, by faults with a working set."""
+    record = Path(driver.facts["memory"] + ".working-set")
+    record.unlink(missing_ok=True)
+    driver.say("answer userfaultfd")
+    while not record.exists():
+        time.sleep(0.05)
+    driver.say("stop")
+    known, found = record.read_bytes(), {}
+    found["workingSetPages"] = sum(count for _, count in json.loads(known)["runs"])
+    for what in ("restore", "answer"):
+        rows = {"file": [], "userfaultfdFirst": [], "userfaultfd": []}
+        for turn in range(turns + 1):
+            for name, row in rows.items():
+                record.unlink(missing_ok=True)
+                if name == "userfaultfd":
+                    record.write_bytes(known)
+                said = driver.say(what if name == "file" else f"{what} userfaultfd")
+                seen = (said["ms"], page_faults(said["pid"]), own_memory_kib(said["pid"]))
+                driver.say("stop")
+                if turn:
+                    row.append(seen)
+        found[what] = {
+            name: {key: summary(values) for key, values in zip(("ms", "faults", "ownKiB"), zip(*row))}
+            for name, row in rows.items()
+        }
+    return found
+
+
 def own_memory_kib(pid):
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
@@ -172,6 +209,7 @@ def main():
             alive = [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()]
             clones[name] = {"alive": len(alive), "ownKiB": summary([own_memory_kib(pid) for pid in alive])}
             stop()
+        memory = compare_memory(driver, options.n)
     finally:
         hand.stop()
         driver.close()
@@ -179,7 +217,7 @@ def main():
     result = {name: summary(values) for name, values in times.items()}
     ratio = round(result["driver"]["median"] / result["byHand"]["median"], 2)
     load = os.getloadavg()[0]
-    print(json.dumps({"version": driver.facts["version"], "ms": result, "ratio": ratio, "clones": clones, "load": load}, indent=1))
+    print(json.dumps({"version": driver.facts["version"], "ms": result, "ratio": ratio, "clones": clones, "memory": memory, "load": load}, indent=1))
 
 
 if __name__ == "__main__":

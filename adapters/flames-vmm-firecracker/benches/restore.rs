@@ -1,7 +1,8 @@
 //! Restores on demand, for `bench/firecracker-raw.py`, which does the same by hand and compares.
 //!
 //! Prints one JSON line about the snapshot, then for each line `restore` on its standard input the milliseconds
-//! that one took, and the process id of a VM that lives until `stop` is said.
+//! that one took, and the process id of a VM that lives until `stop` is said. `answer` does the same up to the
+//! guest's first answer. `userfaultfd` behind either takes the memory from a page-fault handler.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../tests/support/mod.rs"]
@@ -16,7 +17,9 @@ use support::FirecrackerFactory;
 #[tokio::main]
 async fn main() {
     let Some(factory) = FirecrackerFactory::jailed().await else { return };
+    let Some(faulting) = FirecrackerFactory::with_page_faults().await else { return };
     let driver = factory.driver_with(factory.config().clone());
+    let faulting = faulting.driver_with(faulting.config().clone());
     let spec = factory.spec(Guest::Ready).await;
     let parts = factory.template();
     let facts = json!({
@@ -29,7 +32,18 @@ async fn main() {
     println!("{facts}");
     let mut alive = Vec::new();
     for line in std::io::stdin().lines() {
-        if line.unwrap() == "restore" {
+        let line = line.unwrap();
+        let (what, memory) = line.split_once(' ').unwrap_or((&line, "file"));
+        let driver = if memory == "userfaultfd" { &faulting } else { &driver };
+        if what == "answer" {
+            let spec = factory.spec(Guest::Ready).await;
+            let started = Instant::now();
+            let prepared = driver.prepare(spec, PrepareFor::Boot).await.unwrap();
+            let prepared_ms = ms(started);
+            let (vm, _ready) = prepared.boot().await.unwrap().ready().await.unwrap();
+            println!("{}", json!({"ms": ms(started), "preparedMs": prepared_ms, "pid": vm.handle().pid}));
+            alive.push(vm);
+        } else if what == "restore" {
             let spec = factory.spec(Guest::Ready).await;
             let started = Instant::now();
             let prepared = driver.prepare(spec, PrepareFor::Restore(parts.clone())).await.unwrap();

@@ -2,6 +2,7 @@
 
 use crate::api::{CacheType, CpuTemplate, HugePages, IoEngine};
 use flames_vmm::MiB;
+use flames_vmm::faults::Program;
 use flames_vmm::jail::JailConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -23,6 +24,13 @@ pub struct FirecrackerConfig {
     pub cpu_template: Option<CpuTemplate>,
     /// What backs guests' memory.
     pub huge_pages: Option<HugePages>,
+    /// Where a restored guest's memory comes from. Huge pages always come from a page-fault handler: Firecracker maps
+    /// them from no file.
+    pub memory: RestoreMemory,
+    /// The program that serves page faults.
+    pub page_faults: Program,
+    /// How long the order of first touches is recorded, in milliseconds from the first one; 0 for not at all.
+    pub working_set_ms: u64,
     /// Keep track of written pages, so that snapshots may hold differences only.
     pub track_dirty_pages: bool,
     /// How drives are read and written.
@@ -54,6 +62,17 @@ pub struct FirecrackerConfig {
     pub snapshot_timeout_ms: u64,
 }
 
+/// Where a restored guest's memory comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestoreMemory {
+    /// The snapshot's file, mapped: clones share the pages that they only read.
+    #[default]
+    File,
+    /// A page-fault handler, which fetches ahead what earlier guests of the snapshot touched first.
+    Userfaultfd,
+}
+
 /// Rates of a device; absent ones are not limited.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -83,6 +102,9 @@ impl Default for FirecrackerConfig {
             seccomp_filter: None,
             cpu_template: None,
             huge_pages: None,
+            memory: RestoreMemory::default(),
+            page_faults: Program::default(),
+            working_set_ms: 2000,
             track_dirty_pages: false,
             io_engine: None,
             cache_type: None,
@@ -108,6 +130,13 @@ impl Default for BalloonConfig {
 }
 
 impl FirecrackerConfig {
+    pub(crate) fn restore_memory(&self) -> RestoreMemory {
+        match self.huge_pages {
+            Some(HugePages::TwoMegabytes) => RestoreMemory::Userfaultfd,
+            Some(HugePages::None) | None => self.memory,
+        }
+    }
+
     pub(crate) fn command_timeout(&self) -> Duration {
         Duration::from_millis(self.command_timeout_ms)
     }

@@ -1,6 +1,7 @@
 //! The driver: from a spec to a process that waits, or from a handle to a VM that was left running.
 
-use crate::config::FirecrackerConfig;
+use crate::config::{FirecrackerConfig, RestoreMemory};
+use crate::faults::{self, Handler, Listening, Wanted};
 use crate::files;
 use crate::host::{self, Host};
 use crate::jail::{self, Item};
@@ -11,7 +12,7 @@ use crate::snapshot;
 use crate::vm::{Attach, Prepared, Purpose, Vm};
 use async_trait::async_trait;
 use flames_vmm::jail::{Access, Cgroups, Held, JailMode, Lease, LeaseError, Needs, Net, Stock};
-use flames_vmm::process::Process;
+use flames_vmm::process::{Process, Started};
 use flames_vmm::{
     Capabilities, DiskAccess, Error, ErrorKind, Network, PrepareFor, PreparedVm, Result, Retry, RunningVm,
     SnapshotParts, VmHandle, VmSpec, VmmDriver,
@@ -92,7 +93,11 @@ impl FirecrackerDriver {
     }
 
     /// Starts the process and writes down what there is to be given back after it.
-    async fn start(&self, spec: &VmSpec, parts: Option<&SnapshotParts>) -> Result<(Process, Resources)> {
+    async fn start(
+        &self,
+        spec: &VmSpec,
+        parts: Option<&SnapshotParts>,
+    ) -> Result<(Process, Resources, Option<Handler>)> {
         let host = self.host().await?;
         let broken = |what: &str, error: std::io::Error| unavailable(spec.id.as_str(), what, error);
         let lease = match &host.jail {
@@ -104,11 +109,15 @@ impl FirecrackerDriver {
             run_dir: spec.run_dir.clone(),
             cage: files::cage(&spec.run_dir, jailed_as),
             held: Held::default(),
+            handler: None,
         };
+        let uid = lease.as_ref().map(Lease::uid);
         let started = async {
-            let launch = self.launch(spec, parts, host, &resources.cage, lease.as_ref().map(Lease::uid));
+            let launch = self.launch(spec, parts, host, &resources.cage, uid);
             let launch = launch.map_err(|error| broken("cannot furnish its jail", error))?;
-            process::start(launch).await.map_err(|error| broken("cannot start it", error))
+            let started = process::start(launch).await.map_err(|error| broken("cannot start it", error))?;
+            let handler = self.handler(spec, parts, host, &resources.cage, uid, &started).await?;
+            Ok((started, handler))
         };
         let started = match started.await {
             Ok(started) => started,
@@ -117,6 +126,8 @@ impl FirecrackerDriver {
                 return Err(error);
             }
         };
+        let (started, handler) = started;
+        resources.handler = handler.as_ref().map(|listening| listening.left.clone());
         if let Some(lease) = lease {
             let held = lease.hand_over(started.pid());
             resources.held = held.map_err(|error| broken("cannot note its user id", error))?;
@@ -128,12 +139,44 @@ impl FirecrackerDriver {
         let left =
             Left { handle, console_limit_bytes: spec.console_limit_bytes, resources: resources.clone() };
         left.write().await.map_err(|error| broken("cannot write its handle", error))?;
-        Ok((process, resources))
+        Ok((process, resources, handler.map(|listening| listening.handler)))
+    }
+
+    /// The page-fault handler, for a guest whose memory comes from one.
+    async fn handler(
+        &self,
+        spec: &VmSpec,
+        parts: Option<&SnapshotParts>,
+        host: &Host,
+        cage: &Path,
+        uid: Option<u32>,
+        vmm: &Started,
+    ) -> Result<Option<Listening>> {
+        let Some(parts) = parts.filter(|_| self.config.restore_memory() == RestoreMemory::Userfaultfd) else {
+            return Ok(None);
+        };
+        let lease = match &host.jail {
+            Some(cgroups) => Some(self.lease_for(spec, cgroups, HANDLER_NEEDS).await?),
+            None => None,
+        };
+        let started = async {
+            let (listener, pidfd) = (faults::listen(cage, uid)?, vmm.pidfd()?);
+            let wanted = Wanted { run_dir: &spec.run_dir, listener, memory: &parts.memory, pidfd, lease };
+            faults::start(&self.config, wanted).await
+        };
+        let listening = started.await;
+        listening
+            .map(Some)
+            .map_err(|error| unavailable(spec.id.as_str(), "cannot serve its page faults", error))
     }
 
     /// A user id and control groups that are ready, or new ones, with the limits for this VM.
     async fn lease(&self, spec: &VmSpec, cgroups: &Cgroups) -> Result<Lease> {
-        let (config, cgroups, needs) = (self.config.jail.clone(), cgroups.clone(), needs(spec));
+        self.lease_for(spec, cgroups, needs(spec)).await
+    }
+
+    async fn lease_for(&self, spec: &VmSpec, cgroups: &Cgroups, needs: Needs) -> Result<Lease> {
+        let (config, cgroups) = (self.config.jail.clone(), cgroups.clone());
         let ready = self.leases.take();
         let taken = tokio::task::spawn_blocking(move || {
             let lease = ready.map_or_else(|| Lease::take(&config, &cgroups), Ok)?;
@@ -197,7 +240,9 @@ impl FirecrackerDriver {
         let mut items = vec![];
         match parts {
             Some(parts) => {
-                items.push(item(files::MEMORY, &parts.memory, Access::Read));
+                if self.config.restore_memory() == RestoreMemory::File {
+                    items.push(item(files::MEMORY, &parts.memory, Access::Read));
+                }
                 items.push(item(files::STATE, &parts.device_state, Access::Read));
             }
             None => items.push(item(files::KERNEL, &spec.kernel, Access::Read)),
@@ -229,13 +274,12 @@ impl FirecrackerDriver {
         &self,
         spec: &VmSpec,
         purpose: Purpose,
-        process: Process,
-        resources: Resources,
+        (process, resources, handler): (Process, Resources, Option<Handler>),
     ) -> Result<Prepared> {
         let (pid, held) = (process.pid(), resources.held.clone());
         // Meanwhile the jailer does its work.
         let limiting = tokio::task::spawn_blocking(move || held.join(pid));
-        let with = self.attachment(spec.id.clone(), resources, spec.console_limit_bytes).await?;
+        let with = self.attachment(spec.id.clone(), resources, handler, spec.console_limit_bytes).await?;
         let vm = Vm::attach(with, process).await?;
         if let Err(error) = limiting.await.map_err(std::io::Error::other).and_then(|limited| limited) {
             vm.end().await;
@@ -258,11 +302,13 @@ impl FirecrackerDriver {
         &self,
         id: flames_vmm::VmId,
         resources: Resources,
+        handler: Option<Handler>,
         console_limit: u64,
     ) -> Result<Attach> {
         Ok(Attach {
             id,
             resources,
+            handler,
             version: self.version().await?,
             console_limit,
             command_timeout: self.config.command_timeout(),
@@ -282,12 +328,17 @@ impl FirecrackerDriver {
         let found = Process::adopt(handle, move || resources.give_back())
             .map_err(|error| unavailable(id, "cannot watch its process", error))?;
         let Some(process) = found else {
+            // Its page-fault handler ends by itself.
             if left.handle == *handle {
                 left.resources.give_back();
             }
             return Ok(None);
         };
-        let with = self.attachment(handle.id.clone(), left.resources, left.console_limit_bytes).await?;
+        let handler = left.resources.handler.as_ref().map(Handler::adopt).transpose();
+        let handler =
+            handler.map_err(|error| unavailable(id, "cannot watch its page-fault handler", error))?;
+        let with =
+            self.attachment(handle.id.clone(), left.resources, handler, left.console_limit_bytes).await?;
         Ok(Some(Box::new(Vm::attach_again(with, process).await?)))
     }
 }
@@ -319,7 +370,7 @@ impl VmmDriver for FirecrackerDriver {
             PrepareFor::Boot => self.stand_in(&spec),
         };
         self.check(&spec, parts.as_ref()).await.map_err(says_who)?;
-        let (process, resources) = self.start(&spec, parts.as_ref()).await.map_err(says_who)?;
+        let started = self.start(&spec, parts.as_ref()).await.map_err(says_who)?;
         let load = || machine::load(&spec.network, &self.config);
         let greeting = spec.boot_channel.greeting.clone();
         let purpose = match (purpose, parts) {
@@ -327,7 +378,7 @@ impl VmmDriver for FirecrackerDriver {
             (PrepareFor::Boot, Some(_)) => Purpose::BootClone { load: load(), greeting },
             (PrepareFor::Boot, None) => Purpose::Boot { greeting },
         };
-        let prepared = self.set_up(&spec, purpose, process, resources).await;
+        let prepared = self.set_up(&spec, purpose, started).await;
         self.make_ready();
         Ok(Box::new(prepared.map_err(says_who)?))
     }
@@ -339,6 +390,9 @@ impl VmmDriver for FirecrackerDriver {
 
 /// Firecracker's own threads beside the virtual CPUs', and room for the jailer's.
 const OTHER_THREADS: u32 = 16;
+
+/// A page-fault handler has one thread, and a buffer; what it reads is the host's cache, which can be taken back.
+const HANDLER_NEEDS: Needs = Needs { memory_bytes: 32 << 20, vcpus: 1, other_threads: 1, disks: Vec::new() };
 
 fn needs(spec: &VmSpec) -> Needs {
     let writable = spec.disks.iter().filter(|disk| disk.access == DiskAccess::ReadWrite);

@@ -10,6 +10,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) status: Status,
     /// Firecracker logged that it ends because its guest did. Known also of a process that was not our child.
     pub(crate) guest_ended: bool,
+    /// It was ended because its page-fault handler had, and its guest would have hung.
+    pub(crate) handler_failed: bool,
     /// End of the guest's console.
     pub(crate) console_tail: &'a str,
 }
@@ -24,7 +26,13 @@ pub(crate) enum Asked {
 /// The kernel's words; it resets the machine right after them (`panic=-1`).
 const PANIC: &str = "Kernel panic - not syncing";
 
+/// What it was ended with, also where nobody could see that.
+const SIGKILL: i32 = 9;
+
 pub(crate) fn cause(evidence: &Evidence<'_>) -> ExitCause {
+    if evidence.handler_failed {
+        return ExitCause::Crashed { code: None, signal: Some(SIGKILL) };
+    }
     let guest_ended = evidence.guest_ended || evidence.status == Status::Exited(0);
     match (guest_ended, evidence.asked) {
         (true, _) if evidence.console_tail.contains(PANIC) => ExitCause::GuestPanic,
@@ -47,7 +55,7 @@ mod tests {
     use super::*;
 
     fn ended(asked: Asked, status: Status, guest_ended: bool, console_tail: &str) -> ExitCause {
-        cause(&Evidence { asked, status, guest_ended, console_tail })
+        cause(&Evidence { asked, status, guest_ended, handler_failed: false, console_tail })
     }
 
     #[test]
@@ -56,6 +64,15 @@ mod tests {
         assert_eq!(ended(Asked::Yes, Status::Unknown, true, "bye"), ExitCause::GuestShutdown);
         let panic = "[1.2] Kernel panic - not syncing: oom";
         assert_eq!(ended(Asked::No, Status::Exited(0), true, panic), ExitCause::GuestPanic);
+    }
+
+    #[test]
+    fn an_end_for_want_of_a_page_fault_handler_is_a_crash_whoever_saw_it() {
+        for (asked, status) in [(Asked::No, Status::Unknown), (Asked::Yes, Status::Signalled(9))] {
+            let evidence =
+                Evidence { asked, status, guest_ended: false, handler_failed: true, console_tail: "" };
+            assert_eq!(cause(&evidence), ExitCause::Crashed { code: None, signal: Some(9) });
+        }
     }
 
     #[test]

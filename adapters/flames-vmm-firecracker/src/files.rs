@@ -40,6 +40,13 @@ pub(crate) const NEW_STATE: &str = "new.state";
 /// In the cage: memory of a snapshot in the making.
 pub(crate) const NEW_MEMORY: &str = "new.memory";
 
+/// In the cage: where Firecracker hands over its memory to a page-fault handler.
+pub(crate) const FAULTS: &str = "faults.sock";
+/// In the run directory: what the page-fault handler says.
+pub(crate) const FAULTS_LOG: &str = "faults.log";
+/// In the run directory: an empty folder, in whose place the handler's root directory is.
+pub(crate) const NOTHING: &str = "nothing";
+
 /// Longest path of a unix socket that Linux takes, without the closing zero.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -71,7 +78,7 @@ pub(crate) fn remove_live_files(run_dir: &Path) {
     for name in [API, CONSOLE_IN, CONSOLE_OUT, flames_vmm::HANDLE_FILE] {
         told(run_dir, name, std::fs::remove_file(run_dir.join(name)));
     }
-    for name in [JAIL, OPEN_CAGE] {
+    for name in [JAIL, OPEN_CAGE, NOTHING] {
         told(run_dir, name, std::fs::remove_dir_all(run_dir.join(name)));
     }
 }

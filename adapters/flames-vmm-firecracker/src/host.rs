@@ -1,10 +1,11 @@
 //! What the driver finds on its host: the programs, their releases, the control groups.
 
-use crate::config::FirecrackerConfig;
+use crate::config::{FirecrackerConfig, RestoreMemory};
 use crate::jail;
 use crate::version::{Release, Verdict};
 use flames_vmm::jail::{Cgroups, JailConfig, JailMode};
 use flames_vmm::process::find_program;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
@@ -30,6 +31,11 @@ pub(crate) enum Unfit {
     Release(String),
     #[error("VMs cannot be jailed: {0}, or choose to run without (vmm.jail = \"none-insecure\")")]
     Jail(String),
+    #[error(
+        "restored memory cannot come from userfaultfd: {0}; let this user read and write /dev/userfaultfd \
+         (Linux 6.1 on), or choose vmm.restore_memory = \"file\""
+    )]
+    Userfaultfd(std::io::Error),
     #[error("/dev/kvm cannot be used: {0}; load the kvm module, or let this user read and write it")]
     Kvm(std::io::Error),
 }
@@ -49,11 +55,15 @@ pub(crate) async fn find(config: &FirecrackerConfig) -> Result<Host, Unfit> {
         JailMode::NoneInsecure => config.jailer.clone(),
     };
     open_kvm(Path::new("/dev/kvm"))?;
+    if config.restore_memory() == RestoreMemory::Userfaultfd {
+        let device = File::options().read(true).write(true).open("/dev/userfaultfd");
+        device.map_err(Unfit::Userfaultfd)?;
+    }
     Ok(Host { firecracker, jailer, release, jail: cgroups(&config.jail)? })
 }
 
 fn open_kvm(device: &Path) -> Result<(), Unfit> {
-    std::fs::File::options().read(true).write(true).open(device).map(drop).map_err(Unfit::Kvm)
+    File::options().read(true).write(true).open(device).map(drop).map_err(Unfit::Kvm)
 }
 
 async fn fit_jailer(config: &FirecrackerConfig, release: Release) -> Result<PathBuf, Unfit> {

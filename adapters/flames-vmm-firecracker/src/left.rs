@@ -1,5 +1,6 @@
 //! What a daemon leaves in a VM's run directory for the daemon that comes after it.
 
+use crate::faults::LeftHandler;
 use crate::files;
 use flames_vmm::jail::Held;
 use flames_vmm::{HANDLE_FILE, VmHandle};
@@ -24,6 +25,8 @@ pub(crate) struct Resources {
     pub(crate) cage: PathBuf,
     /// None of a VM without a jail.
     pub(crate) held: Held,
+    /// Its page-fault handler, which gives back its own.
+    pub(crate) handler: Option<LeftHandler>,
 }
 
 impl Left {

@@ -9,6 +9,7 @@
 //! | `console.in`, `console.out` | pipes: the guest's serial console, which carries the boot channel too (`demux`, `boot`) |
 //! | `console.log`, `vmm.log`, `metrics.log` | the newest of the console, of Firecracker's log and of its metrics |
 //! | `vmm.stderr` | what the jailer or Firecracker print when they fail |
+//! | `faults.log` | what the page-fault handler of a restored VM says, where there is one (`faults`) |
 //! | `vmm.json` | the handle by which a restarted daemon adopts the VM, and what is to be given back after it |
 //! | `jail/firecracker/<id>/root` | the cage: the VM's root directory, with only what it needs mounted into it |
 //!
@@ -25,6 +26,7 @@ mod config;
 mod console;
 mod demux;
 mod exit;
+mod faults;
 mod files;
 mod host;
 mod jail;
@@ -35,5 +37,5 @@ mod snapshot;
 mod version;
 
 pub use api::{CacheType, CpuTemplate, HugePages, IoEngine};
-pub use config::{BalloonConfig, FirecrackerConfig, Limit};
+pub use config::{BalloonConfig, FirecrackerConfig, Limit, RestoreMemory};
 pub use driver::FirecrackerDriver;

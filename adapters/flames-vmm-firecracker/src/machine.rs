@@ -4,7 +4,7 @@ use crate::api::{
     BackendType, Balloon, BootSource, Drive, EntropyDevice, MachineConfiguration, MemoryBackend,
     NetworkInterface, NetworkOverride, RateLimiter, SerialDevice, SnapshotLoadParams, TokenBucket,
 };
-use crate::config::{BalloonConfig, FirecrackerConfig, Limit};
+use crate::config::{BalloonConfig, FirecrackerConfig, Limit, RestoreMemory};
 use crate::files;
 use flames_vmm::{Disk, DiskAccess, Network, VmSpec};
 use serde::Serialize;
@@ -58,7 +58,11 @@ pub(crate) fn load(network: &Network, config: &FirecrackerConfig) -> SnapshotLoa
         Network::None | Network::User { .. } => None,
     };
     let replug = |host_dev_name| vec![NetworkOverride { iface_id: INTERFACE.to_owned(), host_dev_name }];
-    let memory = MemoryBackend { backend_type: BackendType::File, backend_path: files::MEMORY.to_owned() };
+    let (backend_type, path) = match config.restore_memory() {
+        RestoreMemory::File => (BackendType::File, files::MEMORY),
+        RestoreMemory::Userfaultfd => (BackendType::Uffd, files::FAULTS),
+    };
+    let memory = MemoryBackend { backend_type, backend_path: path.to_owned() };
     SnapshotLoadParams {
         snapshot_path: files::STATE.to_owned(),
         mem_file_path: None,
@@ -207,5 +211,17 @@ mod tests {
         assert_eq!(load.resume_vm, Some(true));
         let plugged = NetworkOverride { iface_id: "eth0".into(), host_dev_name: "tap0".into() };
         assert_eq!(load.network_overrides, Some(vec![plugged]));
+    }
+
+    #[test]
+    fn huge_pages_come_from_a_page_fault_handler() {
+        let backend =
+            |config: FirecrackerConfig| load(&spec().network, &config).mem_backend.unwrap().backend_type;
+        assert_eq!(backend(FirecrackerConfig::default()), BackendType::File);
+        let huge_pages = Some(crate::api::HugePages::TwoMegabytes);
+        assert_eq!(
+            backend(FirecrackerConfig { huge_pages, ..FirecrackerConfig::default() }),
+            BackendType::Uffd
+        );
     }
 }

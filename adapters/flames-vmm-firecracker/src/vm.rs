@@ -8,6 +8,7 @@ use crate::boot::{BootError, BootLine};
 use crate::console::{self, Kept, Told};
 use crate::driver::{NAME, unavailable};
 use crate::exit::{Asked, Evidence, cause};
+use crate::faults::Handler;
 use crate::files;
 use crate::left::Resources;
 use crate::machine::Setting;
@@ -63,6 +64,7 @@ pub(crate) struct Vm {
     id: VmId,
     resources: Resources,
     process: Process,
+    handler: Option<Handler>,
     version: String,
     snapshot_timeout: Duration,
     lines: Lines,
@@ -71,10 +73,11 @@ pub(crate) struct Vm {
 }
 
 /// What a VM needs to be attached to.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Attach {
     pub(crate) id: VmId,
     pub(crate) resources: Resources,
+    pub(crate) handler: Option<Handler>,
     pub(crate) version: String,
     pub(crate) console_limit: u64,
     pub(crate) command_timeout: Duration,
@@ -247,9 +250,12 @@ impl Vm {
     }
 
     fn new(with: Attach, process: Process, lines: Lines) -> Self {
-        let Attach { id, resources, version, snapshot_timeout, .. } = with;
+        let Attach { id, resources, handler, version, snapshot_timeout, .. } = with;
         let (stop_asked, exit) = (AtomicBool::new(false), OnceCell::new());
-        Self { id, resources, process, version, snapshot_timeout, lines, stop_asked, exit }
+        if let Some(handler) = &handler {
+            handler.guard(process.grip());
+        }
+        Self { id, resources, process, handler, version, snapshot_timeout, lines, stop_asked, exit }
     }
 
     /// Sets the machine up.
@@ -306,13 +312,23 @@ impl Vm {
     /// Puts the story of an end together once, when all that could be said has arrived.
     async fn reconstruct_exit(&self) -> Exit {
         let status = self.process.ended().await;
+        if let Some(handler) = &self.handler {
+            handler.end().await;
+        }
         self.lines.log.finished().await;
         self.lines.console.finished().await;
         let console_tail = self.lines.console.tail().await;
         let asked = if self.stop_asked.load(Ordering::Acquire) { Asked::Yes } else { Asked::No };
         let guest_ended = self.lines.told.borrow().guest_ended;
-        let cause = cause(&Evidence { asked, status, guest_ended, console_tail: &console_tail });
-        let printed = log::tail(&self.resources.run_dir.join(files::STDERR)).await;
+        let failed = self.handler.as_ref().and_then(Handler::failed);
+        let handler_failed = failed.is_some();
+        let cause =
+            cause(&Evidence { asked, status, guest_ended, handler_failed, console_tail: &console_tail });
+        let mut printed = log::tail(&self.resources.run_dir.join(files::STDERR)).await;
+        if let Some(status) = failed {
+            let said = log::tail(&self.resources.run_dir.join(files::FAULTS_LOG)).await;
+            printed += &format!("\nits page-fault handler ended ({status:?}), and so it was ended: {said}");
+        }
         Exit { cause, last_output: format!("{console_tail}\n{printed}").trim().to_owned() }
     }
 

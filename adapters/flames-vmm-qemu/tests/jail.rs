@@ -66,10 +66,10 @@ async fn a_daemon_that_died_with_its_vm_leaves_nothing_to_the_next_one() {
     std::fs::write(claim.as_str().unwrap(), owner.as_str().unwrap()).unwrap();
     std::fs::write(spec.run_dir.join("vmm.json"), left).unwrap();
     for group in &groups {
-        std::fs::create_dir(group).unwrap();
+        std::fs::create_dir(&group.folder).unwrap();
     }
     assert!(factory.driver().adopt(&handle).await.unwrap().is_none());
-    assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
+    assert!(groups.iter().all(|group| !group.folder.exists()), "{groups:?}");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod ahead;
 mod disk;
 pub mod doctor;
 mod error;
+pub mod faults;
 mod guest;
 mod local;
 mod net;

@@ -19,6 +19,7 @@ mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod fake;
+pub mod faults;
 pub mod jail;
 pub mod log;
 mod parts;

@@ -1,8 +1,10 @@
 //! A VMM's process as every driver has it: told from a later one with its pid, watched to its end by pidfd.
 
 use crate::{VmHandle, VmId};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Gid, Uid};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -23,7 +25,7 @@ pub struct Process {
 }
 
 /// What tells a process from a later one with the same pid.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Its process id.
     pub pid: u32,
@@ -50,15 +52,26 @@ impl Process {
     /// # Errors
     /// When it cannot be watched.
     pub fn adopt(handle: &VmHandle, at_end: impl FnOnce() + Send + 'static) -> io::Result<Option<Self>> {
-        let Some(pid) = i32::try_from(handle.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        Self::take_over(&Identity::of(handle), at_end)
+    }
+
+    /// Takes over a process of an earlier daemon; `None` if that very process is gone.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn take_over(
+        expected: &Identity,
+        at_end: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Option<Self>> {
+        let Some(pid) = i32::try_from(expected.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
             Ok(pidfd) => pidfd,
             Err(rustix::io::Errno::SRCH) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         // Read after the pidfd was opened: from here on the pid cannot change its owner unnoticed.
-        match Identity::read(handle.pid) {
-            Ok(identity) if identity == Identity::of(handle) => {
+        match Identity::read(expected.pid) {
+            Ok(identity) if identity == *expected => {
                 let process = Self::watch(identity, pidfd, at_end)?;
                 process.outlive_the_daemon();
                 Ok(Some(process))
@@ -111,10 +124,7 @@ impl Process {
 
     /// Ends it by force; its end is told by [`Process::ended`].
     pub fn kill(&self) {
-        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(error) => tracing::error!(pid = self.identity.pid, %error, "cannot kill a VMM"),
-        }
+        self.grip().kill();
     }
 
     /// Waits for the end, also one that has been. By then `at_end` has run.
@@ -122,6 +132,16 @@ impl Process {
         let mut ended = self.ended.clone();
         let status = ended.wait_for(Option::is_some).await.map(|status| *status);
         status.ok().flatten().unwrap_or(Status::Unknown)
+    }
+
+    /// A hold on it that neither keeps nor ends it when it is dropped.
+    pub fn grip(&self) -> Grip {
+        Grip { pidfd: self.pidfd.clone(), pid: self.identity.pid }
+    }
+
+    /// What tells it from a later one with its pid.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Whether it has ended.
@@ -135,6 +155,30 @@ impl Drop for Process {
         if self.kill_on_drop.load(Ordering::Acquire) {
             self.kill();
         }
+    }
+}
+
+/// A hold on a process.
+#[derive(Clone, Debug)]
+pub struct Grip {
+    pidfd: Arc<OwnedFd>,
+    pid: u32,
+}
+
+impl Grip {
+    /// Ends it by force.
+    pub fn kill(&self) {
+        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => tracing::error!(pid = self.pid, %error, "cannot kill a VMM"),
+        }
+    }
+
+    /// Whether it has ended by now, also where nobody was told yet.
+    pub fn is_gone(&self) -> bool {
+        let mut polled = [PollFd::new(&*self.pidfd, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(rustix::event::poll(&mut polled, Some(&now)), Ok(count) if count > 0)
     }
 }
 
@@ -170,6 +214,14 @@ impl Started {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.identity.pid
+    }
+
+    /// A descriptor that becomes readable when it has ended, for another process to watch.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        self.pidfd.try_clone()
     }
 
     /// `at_end` runs once when it has ended, before anybody is told.

@@ -266,6 +266,8 @@ pub(crate) struct Vmm {
     pub(crate) jailer: PathBuf,
     /// Whether each VM is confined to a jail of its own.
     pub(crate) jail: Jail,
+    /// Where the memory of a guest that Firecracker restores comes from.
+    pub(crate) restore_memory: RestoreMemory,
     /// First of the user and group ids that jailed VMs get, one each.
     #[schemars(range(min = 1))]
     pub(crate) first_uid: u32,
@@ -290,6 +292,18 @@ pub(crate) enum VmmDriver {
     Qemu,
     /// Firecracker, jailed.
     Firecracker,
+}
+
+/// Where the memory of a guest that Firecracker restores comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RestoreMemory {
+    /// The snapshot's file: clones share the pages that they only read.
+    #[default]
+    File,
+    /// A page-fault handler of Flames' own, one per VM, which fetches ahead what earlier clones touched first. Needs
+    /// /dev/userfaultfd.
+    Userfaultfd,
 }
 
 /// Whether each VM is confined to a jail of its own.
@@ -382,6 +396,7 @@ impl Default for Vmm {
             firecracker: PathBuf::from("firecracker"),
             jailer: PathBuf::from("jailer"),
             jail: Jail::default(),
+            restore_memory: RestoreMemory::default(),
             first_uid: 1_000_000,
             uids: 65_536,
             cgroup_controllers: ["memory", "cpu", "pids"].map(str::to_owned).into(),

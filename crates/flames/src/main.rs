@@ -30,6 +30,9 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    if let Some(orders) = page_fault_orders() {
+        return flames_node::faults::serve(&orders);
+    }
     let cli = cli::Cli::parse();
     start_logging(&cli);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -44,6 +47,14 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => output::fail(&error, json),
     }
+}
+
+/// Of a process that the Firecracker driver starts to fill a guest's memory. Not a command: nobody types it, and it must
+/// come before there is a second thread.
+fn page_fault_orders() -> Option<String> {
+    let mut arguments = std::env::args().skip(1);
+    let (what, orders) = (arguments.next()?, arguments.next()?);
+    (what == flames_vmm::faults::ARGUMENT && orders.starts_with('{')).then_some(orders)
 }
 
 /// Logs to standard error: the daemon its life, the other commands only what is wrong.

@@ -9,12 +9,13 @@
 use async_trait::async_trait;
 use flames_provider::conformance::skip;
 use flames_vmm::conformance::{CONSOLE_LIMIT, Factory, Guest, end_vms_below};
+use flames_vmm::faults::Program;
 use flames_vmm::jail::{JailConfig, JailMode};
 use flames_vmm::{
     BootChannel, Disk, DiskAccess, MiB, Network, PrepareFor, SnapshotParts, StopDeadlines, VmHandle, VmId,
     VmSpec, VmmDriver,
 };
-use flames_vmm_firecracker::{FirecrackerConfig, FirecrackerDriver};
+use flames_vmm_firecracker::{FirecrackerConfig, FirecrackerDriver, RestoreMemory};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -61,6 +62,21 @@ impl FirecrackerFactory {
             return None;
         }
         Self::find(JailMode::Jailed).await
+    }
+
+    /// Whose guests' memory comes from a page-fault handler.
+    pub(crate) async fn with_page_faults() -> Option<Self> {
+        let mut factory = Self::jailed().await?;
+        let own = std::env::current_exe().unwrap();
+        let path = own.ancestors().nth(2).unwrap().join("examples/page-faults");
+        assert!(path.exists(), "build it: cargo build -p flames-vmm-firecracker --examples");
+        factory.config.memory = RestoreMemory::Userfaultfd;
+        factory.config.page_faults = Program { path, arguments: Vec::new() };
+        if let Err(error) = FirecrackerDriver::new(factory.config.clone()).version().await {
+            skip("firecracker", &error.to_string());
+            return None;
+        }
+        Some(factory)
     }
 
     pub(crate) async fn find(jail: JailMode) -> Option<Self> {

@@ -23,11 +23,12 @@ pub use bad_input::{
 pub use end::*;
 pub use left_over::end_vms_below;
 pub use outlive::*;
-pub use outside::{Confined, Seen, is_confined, nothing_is_held_after_the_end};
+pub use outside::{Confined, Group, Seen, is_confined, nothing_is_held_after_the_end};
 pub use refuse::*;
 pub use run::*;
 pub use snapshot::*;
 pub use snapshot_fault::*;
+pub use support::eventually;
 
 use crate::VmmDriver;
 use crate::spec::{VmHandle, VmSpec};

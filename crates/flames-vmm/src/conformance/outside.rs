@@ -29,6 +29,27 @@ pub struct Confined {
     pub network: Option<PathBuf>,
 }
 
+/// A control group, told from a later one of its name: another VM may be given the user id as soon as it is free, and
+/// with it the name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Where it is.
+    pub folder: PathBuf,
+    inode: u64,
+}
+
+impl Group {
+    fn at(folder: PathBuf) -> Option<Self> {
+        let inode = std::fs::metadata(&folder).ok()?.ino();
+        Some(Self { folder, inode })
+    }
+
+    /// Whether this very group is there.
+    pub fn exists(&self) -> bool {
+        std::fs::metadata(&self.folder).is_ok_and(|found| found.ino() == self.inode)
+    }
+}
+
 /// One process, through its folder in `/proc`.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen(pub u32);
@@ -56,7 +77,7 @@ pub async fn nothing_is_held_after_the_end(factory: &dyn Factory, spec: &VmSpec,
     let owner = crate::jail::JailConfig::default().claims.join(uid.to_string());
     let owner = std::fs::read_to_string(owner).unwrap_or_default();
     assert!(!owner.starts_with(&format!("{} ", process.0)), "{owner}");
-    let left: Vec<_> = groups.iter().filter(|folder| folder.exists()).collect();
+    let left: Vec<_> = groups.iter().filter(|group| group.exists()).collect();
     assert!(left.is_empty(), "{left:?}");
     let names = std::fs::read_dir(&spec.run_dir).unwrap().map(|entry| entry.unwrap().file_name());
     let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
@@ -147,9 +168,9 @@ fn is_in_its_own_control_groups(process: Seen, expected: &Confined) {
     let groups = process.own_groups();
     let own = format!("/{}/vm-{}", expected.parent_cgroup, process.uid());
     assert!(!groups.is_empty(), "{}", process.read("cgroup"));
-    assert!(groups.iter().all(|group| group.ends_with(&own[1..])), "{own} in {groups:?}");
+    assert!(groups.iter().all(|group| group.folder.ends_with(&own[1..])), "{own} in {groups:?}");
     let value = |name: &str| {
-        let values = groups.iter().filter_map(|group| std::fs::read_to_string(group.join(name)).ok());
+        let values = groups.iter().filter_map(|group| std::fs::read_to_string(group.folder.join(name)).ok());
         values.map(|value| value.trim().to_owned()).find(|value| !value.is_empty())
     };
     let either = |second: &str, first: &str| value(second).or_else(|| value(first));
@@ -205,7 +226,7 @@ impl Seen {
     }
 
     /// Its control groups, as folders, but for the roots of hierarchies.
-    pub fn own_groups(self) -> Vec<PathBuf> {
+    pub fn own_groups(self) -> Vec<Group> {
         let lines = self.read("cgroup");
         let groups = lines.lines().filter_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
@@ -213,6 +234,6 @@ impl Seen {
             let mount = Path::new("/sys/fs/cgroup").join(controllers.trim_start_matches("name="));
             (!path.is_empty()).then(|| mount.join(path))
         });
-        groups.filter(|folder| folder.exists()).collect()
+        groups.filter_map(Group::at).collect()
     }
 }

@@ -98,7 +98,7 @@ pub(super) async fn within_patience<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Asks again and again: what is observed from outside sends no event.
-pub(super) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !holds().await {
         assert!(started.elapsed() < PATIENCE, "it does not come about that {what}");

@@ -149,6 +149,17 @@ impl Cage {
     }
 }
 
+/// Gives this process an empty root directory that nothing can be added to. It must be in a mount namespace of its own
+/// already; `over` is an existing folder of it, which need not be empty.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn leave_the_host(over: &Path) -> io::Result<()> {
+    mount(Some("nothing"), over, Some("tmpfs"), ROOT, Some("mode=755,size=4k"))?;
+    leave_the_old_root(over)?;
+    read_only_root()
+}
+
 const ROOT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);
 
 /// From here on nothing can be added to the root directory.

@@ -17,7 +17,9 @@ mod room;
 mod stock;
 mod uids;
 
-pub use cage::{Access, Cage, Mount, Net, bind, enter_namespaces, enter_network, open_to_others};
+pub use cage::{
+    Access, Cage, Mount, Net, bind, enter_namespaces, enter_network, leave_the_host, open_to_others,
+};
 pub use cgroups::{Cgroups, Needs};
 pub use config::{IoLimit, JailConfig, JailMode};
 pub use landlock::{Enforcement, Openable, landlock_works, restrict};

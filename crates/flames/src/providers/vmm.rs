@@ -1,6 +1,6 @@
 //! The VMM of this machine, by configuration or by what the machine can do.
 
-use crate::config::{Config, Jail, VmmDriver as Wanted};
+use crate::config::{Config, Jail, RestoreMemory, VmmDriver as Wanted};
 use anyhow::Context;
 use async_trait::async_trait;
 use flames_node::doctor::{Vmm, pick_vmm};
@@ -47,6 +47,10 @@ fn firecracker(config: &Config) -> FirecrackerDriver {
         binary,
         jailer,
         jail: jail(config),
+        memory: match config.vmm.restore_memory {
+            RestoreMemory::File => flames_vmm_firecracker::RestoreMemory::File,
+            RestoreMemory::Userfaultfd => flames_vmm_firecracker::RestoreMemory::Userfaultfd,
+        },
         ..FirecrackerConfig::default()
     })
 }
