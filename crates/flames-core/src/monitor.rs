@@ -130,10 +130,15 @@ impl ControlPlane {
     /// Brings those metrics up to date that are looked at and not counted, if it is time. Takes 15 s at most.
     pub async fn refresh_metrics(&self) {
         self.monitor.metrics.show_process(own_figures());
-        self.monitor.metrics.show_pools(self.node.pools().await);
+        self.show_pools().await;
         self.monitor.look(&self.monitor.sandboxes, self.look_at_sandboxes()).await;
         self.monitor.look(&self.monitor.resources, self.look_at_resources()).await;
         self.monitor.look(&self.monitor.egress, self.look_at_egress()).await;
+    }
+
+    /// Brings the metrics' look at the pools up to date: creates are timed by their pool's strategy.
+    pub(crate) async fn show_pools(&self) {
+        self.monitor.metrics.show_pools(self.node.pools().await);
     }
 
     /// What the VMM of each run uses at this moment, with the sandbox that lives in it, if one does.

@@ -96,6 +96,7 @@ impl ControlPlane {
         plane.monitor.metrics().show_targets(capacity.execution);
         plane.read_template_settings().await?;
         plane.apply_pools().await?;
+        plane.show_pools().await;
         plane.spawn_reconcilers();
         plane.spawn_worker()?;
         Ok(plane)

@@ -86,6 +86,7 @@ impl ControlPlane {
             self.put_back(template, before).await;
             return Err(error.into());
         }
+        self.show_pools().await;
         Ok(config)
     }
 

@@ -2,8 +2,8 @@
 
 use crate::buckets;
 use crate::labels::{
-    AlertTurn, AtLevel, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route, Stage,
-    Told, Way,
+    AlertTurn, AtLevel, Ended, InPool, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route,
+    Stage, Told, Way,
 };
 use flames_provider::decorate::CallMetrics;
 use prometheus_client::metrics::counter::Counter;
@@ -20,6 +20,7 @@ pub(crate) type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
 pub(crate) struct Families {
     pub(crate) stages: Seconds<Stage>,
     pub(crate) creates: Seconds<Way>,
+    pub(crate) pooled: Seconds<InPool>,
     pub(crate) targets: Family<AtLevel, Gauge<f64, AtomicU64>>,
     pub(crate) created: Family<Ended, Counter>,
     pub(crate) first_command: Histogram,
@@ -44,6 +45,7 @@ impl Families {
         let families = Self {
             stages: Family::new_with_constructor(buckets::seconds),
             creates: Family::new_with_constructor(buckets::seconds),
+            pooled: Family::new_with_constructor(buckets::seconds),
             targets: Family::default(),
             created: Family::default(),
             first_command: buckets::seconds(),
@@ -77,6 +79,8 @@ impl Families {
         let help =
             "Time from the request of a create until the sandbox was handed out, of those that went well";
         seconds(registry, "flames_create", help, self.creates.clone());
+        let help = "The same of creates that asked a pool, by its strategy; those that found no member have another path";
+        seconds(registry, "flames_pool_create", help, self.pooled.clone());
         let help = "Target of each boot level on this machine";
         seconds(registry, "flames_create_target", help, self.targets.clone());
         registry.register("flames_creates", "Creates by outcome and kind of error", self.created.clone());

@@ -76,6 +76,13 @@ pub(crate) struct Way {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct InPool {
+    pub(crate) template: Arc<str>,
+    pub(crate) strategy: &'static str,
+    pub(crate) path: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct AtLevel {
     pub(crate) level: &'static str,
 }

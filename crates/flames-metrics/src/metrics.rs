@@ -4,8 +4,8 @@ use crate::buckets;
 use crate::egress::{Egress, EgressFigures};
 use crate::families::{Families, NO_ERROR};
 use crate::labels::{
-    AlertTurn, AtLevel, Ended, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route, Stage,
-    Told, Way,
+    AlertTurn, AtLevel, Ended, InPool, InState, Kind, Of, Operation, OperationEnded, Outcome, Request, Route,
+    Stage, Told, Way,
 };
 use crate::names::Names;
 use crate::pools::Pools;
@@ -76,6 +76,11 @@ impl Metrics {
         }
         let way = Way { path, level: create.level.name() };
         inner.families.creates.get_or_create(&way).observe(create.seconds);
+        if let Some(strategy) = inner.pools.strategy_of(create.template).filter(|_| create.level.parts().warm)
+        {
+            let labels = InPool { template, strategy, path };
+            inner.families.pooled.get_or_create(&labels).observe(create.seconds);
+        }
         inner.families.created.get_or_create(&Ended { outcome: Outcome::Ok.name(), error: NO_ERROR }).inc();
         inner.tally.created(create.level, buckets::index_of(create.seconds));
     }

@@ -22,6 +22,13 @@ impl Pools {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = pools;
     }
 
+    /// How the pool of a template chooses, if there is one.
+    pub(crate) fn strategy_of(&self, template: &str) -> Option<&'static str> {
+        let pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pool = pools.iter().find(|pool| pool.config.template == template)?;
+        Some(pool.config.strategy.name())
+    }
+
     pub(crate) fn counts(&self) -> BTreeMap<String, PoolCounts> {
         let pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         pools.iter().map(|pool| (pool.config.template.clone(), pool.into())).collect()

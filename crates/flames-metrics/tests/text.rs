@@ -97,6 +97,25 @@ fn a_pool_is_shown_as_its_status_says() {
 }
 
 #[test]
+fn creates_that_may_take_from_a_pool_are_timed_by_its_strategy_and_their_path() {
+    let metrics = busy();
+    let create = |template, path, level| {
+        metrics.created(&Created { template, path, level, seconds: 0.004, stages: &[] });
+    };
+    create("mini", BootPath::Warm, BootLevel::Instant);
+    create("mini", BootPath::Warm, BootLevel::Sub2Second);
+    create("mini", BootPath::Restored, BootLevel::Instant);
+    create("mini", BootPath::Cold, BootLevel::Standard);
+    create("without-a-pool", BootPath::Cold, BootLevel::Instant);
+    let read = read(&metrics);
+    let count = |labels: &[(&str, &str)]| read.sum("flames_pool_create_seconds_count", labels);
+    let strategy = ("strategy", PoolConfig::default().strategy.name());
+    assert_eq!(count(&[("template", "mini"), strategy, ("path", "warm")]), 2.0);
+    assert_eq!(count(&[("path", "restored")]), 1.0);
+    assert_eq!(count(&[]), 3.0, "a full boot asks no pool, and a template without one has none");
+}
+
+#[test]
 fn what_sandboxes_moved_is_shown_in_sum_and_for_each() {
     let read = read(&busy());
     let value = |name: &str, labels: &[(&str, &str)]| read.value(name, labels).unwrap();

@@ -118,11 +118,18 @@ impl AlertRule {
             written.map(Duration::from_secs).or(base).unwrap_or(Duration::from_secs(default))
         };
         let severity = self.severity.map(Severity::from).or(base.map(|base| base.severity));
-        let summary = self.summary.clone().or(base.map(|base| base.summary.clone()));
+        let (signal, bound) = (self.signal(base)?, self.bound(base)?);
+        let said = base.map(|base| match (signal, bound) {
+            (Signal::CreateP99(level), Bound::Above(bound)) => {
+                format!("One in a hundred creates of level {level} takes longer than {bound} s.")
+            }
+            _ => base.summary.clone(),
+        });
+        let summary = self.summary.clone().or(said);
         let rule = Rule {
             name: name.to_owned(),
-            signal: self.signal(base)?,
-            bound: self.bound(base)?,
+            signal,
+            bound,
             window: seconds(self.window_s, base.map(|base| base.window), 300),
             hold: seconds(self.for_s, base.map(|base| base.hold), 60),
             keep_firing: seconds(self.keep_firing_for_s, base.map(|base| base.keep_firing), 120),
@@ -258,6 +265,14 @@ mod tests {
         let leaks = expected.iter_mut().find(|rule| rule.signal == Signal::Leaks).unwrap();
         (leaks.bound, leaks.severity) = (Bound::Above(3.0), Severity::Critical);
         assert_eq!(rules, expected);
+    }
+
+    #[test]
+    fn a_bound_of_ones_own_is_not_called_the_level_s_target() {
+        let rules = rules("[alerts.rules.create-p99-instant]\nabove = 0.2\n");
+        let said = |name: &str| rules.iter().find(|rule| rule.name == name).unwrap().summary.clone();
+        assert!(said("create-p99-instant").ends_with("takes longer than 0.2 s."));
+        assert!(said("create-p99-fast").contains("target on its machine"));
     }
 
     #[test]

@@ -16,6 +16,9 @@ fn vm_a_load_is_measured_saved_and_compared_and_leaves_no_sandbox() {
     }
     assert!(named(&closed, "create to first output")["p50_ms"].as_f64().unwrap() > 0.0);
     assert!(named(&burst, "create, from intended start")["p50_ms"].as_f64().unwrap() > 0.0);
+    let ramp = home.json(&["bench", "create", "--ramp", "1..3", "-d", "2s", "--no-command"]);
+    assert!(ramp["created"].as_u64().unwrap() >= 1, "{ramp}");
+    assert_eq!((&ramp["created"], &ramp["failed"]), (&ramp["planned"], &0.into()), "{ramp}");
     assert_eq!(home.ok(&["ls", "-q"]), "");
     let lines = home.json(&["bench", "compare", "closed.json", "burst.json"]);
     let created = lines.as_array().unwrap().iter().find(|line| line["what"] == "created").unwrap();

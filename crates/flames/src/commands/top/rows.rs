@@ -115,7 +115,8 @@ impl View {
 
     fn summary(&self) -> String {
         let running = self.sandboxes.iter().filter(|row| row.state == "running").count();
-        let cpu: f64 = self.sandboxes.iter().filter_map(|row| row.cpu_percent).sum();
+        // The sum of no numbers is -0.
+        let cpu = self.sandboxes.iter().filter_map(|row| row.cpu_percent).sum::<f64>().abs();
         let private: u64 = self.sandboxes.iter().filter_map(|row| row.private_bytes).sum();
         let all = self.sandboxes.len();
         format!(
@@ -227,6 +228,12 @@ mod tests {
         let sandboxes = vec![sandbox("old", 100), sandbox("young", 150), sandbox("gone", 120)];
         let top = TopView { usage, pools: vec![] };
         Look { at, clock: Timestamp::from_second(200).unwrap(), sandboxes, top }
+    }
+
+    #[test]
+    fn nobody_uses_nothing() {
+        let text = View::of(&look(Instant::now(), Vec::new()), None).text();
+        assert!(text.contains("running; 0 % of a processor, 0 MiB"), "{text}");
     }
 
     #[test]
