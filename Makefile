@@ -25,10 +25,10 @@ ifeq ($(CI),true)
 export FLAMES_REQUIRE ?= assets,root,qemu,postgres,redis,nats,caddy,s3,e2b-clients
 endif
 
-.PHONY: help run test check bench assets deps clean release
+.PHONY: help run test test-newest check bench assets deps clean release
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: ## install and build what is missing, then run a command in a microVM (TEMPLATE=mini CMD='uname -a')
 	@scripts/install-deps.sh run build
@@ -43,6 +43,10 @@ test: ## all tests, those that boot microVMs and need servers included
 	@$(phase) assets $(MAKE) --no-print-directory assets
 	@$(phase) clients scripts/install-clients.sh || echo 'the clients of E2B could not be installed: their tests are skipped, or fail in CI'
 	@scripts/run-tests.sh
+
+test-newest: assets ## the tests of E2B's clients, with the newest of them instead of the pinned ones
+	@FLAMES_CLIENTS=newest scripts/install-clients.sh
+	@FLAMES_CLIENTS=newest cargo nextest run -p flames --test cli -E 'test(/^e2b::/)'
 
 check: ## format, lints, documentation, architecture: before a commit
 	cargo fmt --all --check

@@ -3,6 +3,8 @@
 # makes `clients` of the assets a link to them.
 #
 # usage: install-clients.sh
+# environment: FLAMES_CLIENTS=newest takes the newest of each that the registries have today, beside the pinned ones; the
+# assets' `clients-newest` leads there, and tests that are run with the same variable use it.
 #
 # The folder is named after what is in it, so a second call is quick. It holds `python` and `python-old` (virtual
 # environments) and `js/node_modules`. Without a registry, or without python3 or npm, nothing is installed: the tests that
@@ -17,10 +19,29 @@ js=2.51.0
 cli=2.19.0
 
 main() {
+    link=clients
+    [ "${FLAMES_CLIENTS:-pinned}" = pinned ] || newest
     folder=$cache/clients/$(printf '%s\n' "$python_new" "$python_old" "$js" "$cli" | hash_text)
     lock clients
     [ -f "$folder/whole" ] || install_all
-    link "$folder" "$assets/clients"
+    link "$folder" "$assets/$link"
+}
+
+# The newest versions, by name: a day's newest is installed once, and the next day's beside it.
+newest() {
+    [ "$FLAMES_CLIENTS" = newest ] || die "FLAMES_CLIENTS must be pinned or newest, and is $FLAMES_CLIENTS"
+    require_tool npm npm
+    link=clients-newest
+    python_new=$(python_newest)
+    js=$(npm view e2b version)
+    cli=$(npm view @e2b/cli version)
+    say "clients: the newest are e2b $python_new (PyPI), e2b $js and @e2b/cli $cli (npm)"
+}
+
+# PyPI's newest e2b, as pip would choose it.
+python_newest() {
+    require_tool python3 python3-venv
+    python3 -m pip --disable-pip-version-check index versions e2b 2>/dev/null | sed -n 's/^e2b (\(.*\))$/\1/p'
 }
 
 install_all() {

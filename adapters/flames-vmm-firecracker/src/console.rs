@@ -19,6 +19,15 @@ pub(crate) struct Kept {
     finished: watch::Receiver<()>,
 }
 
+/// Whether it is kept when each part of a file came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Times {
+    /// Yes.
+    Kept,
+    /// No: its lines have their own, or nobody asks.
+    Not,
+}
+
 /// What Firecracker's log told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
@@ -43,10 +52,15 @@ impl Kept {
         pipe: &Path,
         file: PathBuf,
         limit: u64,
+        times: Times,
         mut pass: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static,
     ) -> io::Result<Self> {
         let mut source = pipe::OpenOptions::new().open_receiver(pipe)?;
-        let mut log = Log::open(file.clone(), limit).await?;
+        let log = Log::open(file.clone(), limit).await?;
+        let mut log = match times {
+            Times::Kept => log.with_times().await?,
+            Times::Not => log,
+        };
         let (finish, finished) = watch::channel(());
         let copier = tokio::spawn(async move {
             if let Err(error) = copy(&mut source, &mut log, &mut pass).await {

@@ -5,7 +5,7 @@ use crate::api::{
     SnapshotType, Vm as VmTargetState, VmTarget,
 };
 use crate::boot::{BootError, BootLine};
-use crate::console::{self, Kept, Told};
+use crate::console::{self, Kept, Times, Told};
 use crate::driver::{NAME, unavailable};
 use crate::exit::{Asked, Evidence, cause};
 use crate::faults::Handler;
@@ -167,12 +167,16 @@ impl Lines {
         let Resources { run_dir, cage, .. } = &with.resources;
         let (pass, records) = console::records();
         let path = run_dir.join(CONSOLE_FILE);
-        let console = Kept::attach(&run_dir.join(files::CONSOLE_OUT), path, with.console_limit, pass).await?;
+        let console =
+            Kept::attach(&run_dir.join(files::CONSOLE_OUT), path, with.console_limit, Times::Kept, pass)
+                .await?;
         let (pass, told) = console::told();
         let path = run_dir.join(files::VMM_LOG);
-        let log = Kept::attach(&cage.join(files::LOG_PIPE), path, LOG_LIMIT, pass).await?;
+        let log = Kept::attach(&cage.join(files::LOG_PIPE), path, LOG_LIMIT, Times::Not, pass).await?;
         let path = run_dir.join(files::METRICS_LOG);
-        let metrics = Kept::attach(&cage.join(files::METRICS_PIPE), path, LOG_LIMIT, <[u8]>::to_vec).await?;
+        let metrics =
+            Kept::attach(&cage.join(files::METRICS_PIPE), path, LOG_LIMIT, Times::Not, <[u8]>::to_vec)
+                .await?;
         let boot = BootLine::open(&run_dir.join(files::CONSOLE_IN), records)?;
         Ok(OpenLines { boot, console, log, told, metrics })
     }

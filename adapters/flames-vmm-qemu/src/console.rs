@@ -27,7 +27,7 @@ impl Console {
     pub(crate) async fn attach(run_dir: &Path, limit: u64) -> io::Result<Self> {
         let socket = UnixStream::connect(run_dir.join(files::CONSOLE)).await?;
         let path = run_dir.join(CONSOLE_FILE);
-        let mut log = Log::open(path.clone(), limit).await?;
+        let mut log = Log::open(path.clone(), limit).await?.with_times().await?;
         log.end_line().await?;
         let (finish, finished) = watch::channel(());
         let copier = tokio::spawn(async move {

@@ -21,8 +21,10 @@
 #![warn(missing_docs)]
 
 pub mod auth;
+mod clients;
 mod extract;
 pub mod model;
+mod patient;
 pub mod problem;
 mod routes;
 pub mod server;

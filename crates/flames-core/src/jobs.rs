@@ -10,7 +10,6 @@ use crate::SandboxId;
 use crate::plane::ControlPlane;
 use crate::sandbox::error::LifecycleError;
 use async_trait::async_trait;
-use flames_blob::BlobKey;
 use flames_node::TemplateName;
 use flames_provider::{Error, ErrorKind, Result};
 use flames_queue::worker::{Handler, Job as Queued, Worker, WorkerOptions};
@@ -58,7 +57,7 @@ impl ControlPlane {
 
     async fn do_job(&self, job: Job) -> Result<(), LifecycleError> {
         match job {
-            Job::ForgetLog { key } => Ok(self.providers.blob.delete(&BlobKey::parse(key)?).await?),
+            Job::ForgetLog { key } => Ok(self.forget_console(&key).await?),
             Job::ForgetSandbox { id } => match self.destroy_steps(&id).await {
                 Err(LifecycleError::NotFound(_)) => Ok(()),
                 done => done,

@@ -12,11 +12,13 @@
 #![warn(missing_docs)]
 
 mod error;
+mod history;
 pub mod proxy;
 mod rest;
 mod route;
 mod wake;
 
+pub use history::History;
 pub use proxy::is_public_call;
 pub use route::{Destination, Misrouted, destination};
 
@@ -44,6 +46,8 @@ pub struct E2b {
     pub domain: String,
     /// What sandboxes reach when their clients do not deny it.
     pub internet: Internet,
+    /// What sandboxes used; somebody has to let it [follow](History::follow) the plane.
+    pub history: Arc<History>,
 }
 
 /// Whether the internet is part of what sandboxes reach when their clients do not deny it, as in E2B. Rules that name

@@ -232,6 +232,48 @@ mod tests {
         assert_eq!(to("/sandboxes?signature=v1_x", &[host]), Ok(Destination::Api));
     }
 
+    /// `\t` and `\xNN` as the bytes that they stand for.
+    fn bytes(text: &str) -> Vec<u8> {
+        let mut parts = text.split('\\');
+        let mut bytes = parts.next().unwrap().as_bytes().to_vec();
+        for part in parts {
+            let (byte, rest) = match part.strip_prefix('x') {
+                Some(hex) => (u8::from_str_radix(&hex[..2], 16).unwrap(), &hex[2..]),
+                None => (b'\t', part.strip_prefix('t').unwrap()),
+            };
+            bytes.push(byte);
+            bytes.extend(rest.as_bytes());
+        }
+        bytes
+    }
+
+    fn outcome(asked: &str) -> String {
+        let mut parts = asked.split(" | ");
+        let mut request = Request::get(parts.next().unwrap());
+        for header in parts {
+            let (name, value) = header.split_once(':').unwrap();
+            request = request.header(name, bytes(value.strip_prefix(' ').unwrap_or(value)));
+        }
+        match destination(&request.body(()).unwrap(), "box.example") {
+            Ok(Destination::Api) => "api".to_owned(),
+            Ok(Destination::SignedFile) => "signed".to_owned(),
+            Ok(Destination::Sandbox { id, port }) => format!("{id}:{port}"),
+            Err(Misrouted::HalfOfHeaders) => "half".to_owned(),
+            Err(Misrouted::BadPort) => "bad port".to_owned(),
+            Err(Misrouted::BadId) => "bad id".to_owned(),
+            Err(Misrouted::BadHost) => "bad host".to_owned(),
+        }
+    }
+
+    #[test]
+    fn requests_of_the_corpus_go_where_they_always_went() {
+        let corpus = include_str!("../corpus/routes.txt");
+        for line in corpus.lines().filter(|line| !line.starts_with('#')) {
+            let (asked, expected) = line.rsplit_once(" => ").unwrap();
+            assert_eq!(outcome(asked), expected, "{asked}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_host_and_headers_get_an_answer(

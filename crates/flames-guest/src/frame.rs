@@ -168,6 +168,47 @@ mod tests {
         decoder.finish().map(|()| frames)
     }
 
+    fn outcome(wire: &[u8], piece: usize) -> String {
+        let mut decoder = FrameDecoder::new(16);
+        let mut outcome = String::new();
+        let mut end = Ok(());
+        'stream: for piece in wire.chunks(piece) {
+            decoder.push(piece);
+            loop {
+                match decoder.next_frame() {
+                    Ok(Some(frame)) => outcome += &format!("{} ", frame.payload.len()),
+                    Ok(None) => break,
+                    Err(error) => {
+                        end = Err(error);
+                        break 'stream;
+                    }
+                }
+            }
+        }
+        outcome
+            + match end.and_then(|()| decoder.finish()) {
+                Ok(()) => "whole",
+                Err(FrameError::TooLarge { .. }) => "too large",
+                Err(FrameError::Compressed) => "compressed",
+                Err(FrameError::UnknownFlags(_)) => "unknown flags",
+                Err(FrameError::Truncated) => "truncated",
+            }
+    }
+
+    #[test]
+    fn streams_of_the_corpus_give_what_they_always_gave_however_they_are_cut() {
+        let corpus = include_str!("../corpus/frames.txt");
+        for line in corpus.lines().filter(|line| !line.starts_with('#')) {
+            let (hex, expected) = line.split_once("=> ").unwrap();
+            let hex: String = hex.split_whitespace().collect();
+            let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+            let wire: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+            for piece in [1, 3, 5, 1000] {
+                assert_eq!(outcome(&wire, piece), expected, "{line} in pieces of {piece}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn any_split_of_the_bytes_gives_the_same_frames(

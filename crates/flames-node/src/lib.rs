@@ -12,6 +12,7 @@
 #![warn(missing_docs)]
 
 mod ahead;
+mod console;
 mod disk;
 pub mod doctor;
 mod error;
@@ -27,6 +28,7 @@ pub mod usage;
 mod values;
 
 pub use ahead::{Newcomer, Newcomers, TakeReady};
+pub use console::{Console, LinesAt};
 pub use error::{CreateError, CreateStep};
 pub use flames_egress as egress;
 pub use flames_egress::{EgressPolicy, Traffic};
@@ -54,7 +56,6 @@ pub use values::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use std::fmt::Debug;
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc};
@@ -141,11 +142,11 @@ pub trait Node: Debug + Send + Sync + 'static {
     /// `NotFound` without such a run; `Unavailable` when nothing listens there.
     async fn connect(&self, run: &VmId, port: u16) -> Result<GuestStream>;
 
-    /// The newest bytes of the console, at most `limit`.
+    /// The newest of the console, at most `limit` bytes.
     ///
     /// # Errors
     /// `NotFound` without such a run.
-    async fn console(&self, run: &VmId, limit: usize) -> Result<Bytes>;
+    async fn console(&self, run: &VmId, limit: usize) -> Result<Console>;
 
     /// What a run has on this host.
     ///

@@ -25,13 +25,12 @@ use crate::paths::{Assets, DataDir, RunDir};
 use crate::snapshot::{HostFacts, Snapshots};
 use crate::template::TemplateStore;
 use crate::{
-    Adoption, BuildProgress, BuildTemplate, Capacity, CreateError, CreateStep, CreateVm, CreatedVm,
+    Adoption, BuildProgress, BuildTemplate, Capacity, Console, CreateError, CreateStep, CreateVm, CreatedVm,
     EgressPolicy, GuestClient, GuestStream, Leak, MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped,
     RunExit, RunInfo, SnapshotId, SnapshotInfo, TakeReady, TakeSnapshot, TakenSnapshot, Template,
     TemplateName, Traffic,
 };
 use async_trait::async_trait;
-use bytes::Bytes;
 use flames_pool::{Execution, History};
 use flames_vmm::{Capabilities, Error, ErrorKind, Exit, ExitCause, Result, StopDeadlines, VmId, VmmDriver};
 use machine::Machines;
@@ -338,9 +337,9 @@ impl Node for LocalNode {
         self.inner.find(run)?.connect(port).await
     }
 
-    async fn console(&self, run: &VmId, limit: usize) -> Result<Bytes> {
+    async fn console(&self, run: &VmId, limit: usize) -> Result<Console> {
         let dir = self.inner.find(run)?.dir.clone();
-        blocking("console", move || Ok(console_tail(&dir, limit))).await
+        blocking("console", move || Ok(Console::read(&dir.console(), limit))).await
     }
 
     async fn inspect(&self, run: &VmId) -> Result<RunInfo> {
@@ -502,20 +501,6 @@ fn execution(driver: &Capabilities) -> Execution {
 /// The list; a panic while it was held cannot have left it half changed.
 fn lock(runs: &Mutex<Runs>) -> MutexGuard<'_, Runs> {
     runs.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The newest bytes of a console log; nothing while there is none.
-fn console_tail(dir: &RunDir, limit: usize) -> Bytes {
-    use std::io::{Read, Seek, SeekFrom};
-    let tail = || -> std::io::Result<Vec<u8>> {
-        let mut file = std::fs::File::open(dir.console())?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(limit as u64)))?;
-        let mut bytes = Vec::new();
-        file.take(limit as u64).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    tail().map(Bytes::from).unwrap_or_default()
 }
 
 fn never_seen() -> Exit {

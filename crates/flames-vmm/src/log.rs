@@ -1,8 +1,13 @@
 //! A file of the newest bytes: what a driver keeps of a console, and what it quotes of it.
 
+mod times;
+
+pub use times::Times;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use times::TimesFile;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
@@ -16,6 +21,7 @@ pub struct Log {
     /// No other log of this process has it. One that was dropped may still be at work on the same file, and would take
     /// away what this one is about to put in its place.
     number: u64,
+    times: Option<TimesFile>,
 }
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -32,7 +38,16 @@ impl Log {
         let file = File::options().create(true).append(true).open(&path).await?;
         let length = file.metadata().await?.len();
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { path, file, length, limit, number })
+        Ok(Self { path, file, length, limit, number, times: None })
+    }
+
+    /// Keeps beside it when each part came ([`Times`]).
+    ///
+    /// # Errors
+    /// That of the file system.
+    pub async fn with_times(mut self) -> io::Result<Self> {
+        self.times = Some(TimesFile::open(&self.path).await?);
+        Ok(self)
     }
 
     /// Adds to its end.
@@ -43,6 +58,9 @@ impl Log {
         let plan = plan(self.length, chunk.len(), self.limit);
         if plan.keep < self.length {
             self.shorten(plan.keep).await?;
+        }
+        if let Some(times) = &mut self.times {
+            times.mark(plan.keep).await?;
         }
         let newest = &chunk[chunk.len() - plan.take..];
         self.file.write_all(newest).await?;
@@ -69,7 +87,10 @@ impl Log {
         tokio::fs::write(&shorter, &kept).await?;
         tokio::fs::rename(&shorter, &self.path).await?;
         self.file = File::options().append(true).open(&self.path).await?;
-        Ok(())
+        match &mut self.times {
+            Some(times) => times.forget(self.length - keep).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -145,6 +166,23 @@ mod tests {
         }
         log.append(b"2\n").await.unwrap();
         assert_eq!(tokio::fs::read(&path).await.unwrap(), b"tick 1\n2\n");
+    }
+
+    #[tokio::test]
+    async fn each_line_has_the_time_that_it_came_at_also_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("console.log");
+        let began = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        let began = i64::try_from(began).unwrap();
+        for _ in 0..3 {
+            let mut log = Log::open(path.clone(), 200).await.unwrap().with_times().await.unwrap();
+            for number in 0..20 {
+                log.append(format!("line {number}\n").as_bytes()).await.unwrap();
+            }
+        }
+        let (times, length) = (Times::read(&path), tokio::fs::metadata(&path).await.unwrap().len());
+        let of_all: Vec<_> = (0..length).map(|offset| times.at(offset).unwrap()).collect();
+        assert!(of_all.is_sorted() && of_all[0] >= began, "{began} {of_all:?}");
     }
 
     proptest::proptest! {

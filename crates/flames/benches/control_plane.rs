@@ -188,7 +188,12 @@ async fn serve(folder: &Path, live: usize) {
     let key = keys.ensure_first().await.unwrap().unwrap();
     let api = Api { plane: Arc::clone(&plane), keys, rate, max_upload_bytes: 1 << 20 };
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(server::serve_tcp(listener, router(api, Trust::ApiKey), shutdown.clone()));
+    let serving = tokio::spawn(server::serve_tcp(
+        listener,
+        router(api, Trust::ApiKey),
+        server::Bounds { connections_per_client: None },
+        shutdown.clone(),
+    ));
     println!("http://{address} {}", key.expose());
     let parent = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
     parent.await.unwrap().unwrap();

@@ -72,12 +72,15 @@ pub(crate) struct Api {
     pub(crate) max_upload_mib: u64,
     /// Requests a minute that one API key may send; 0 is any number.
     pub(crate) requests_per_minute: u32,
+    /// Connections that one client address may have at once, to this interface and to that of E2B each; those beyond are
+    /// closed at once. 0 is any number: for a listener behind a proxy of your own.
+    pub(crate) connections_per_client: u32,
     /// Exposed ports of sandboxes are hosts `<port>-<sandbox>` below this domain.
     pub(crate) domain: String,
 }
 
 /// The interface of E2B, for its unmodified clients: REST calls and the way into sandboxes, on one listener.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct E2b {
     /// Where it listens. Default: the port two above `api.listen`.
@@ -93,6 +96,23 @@ pub(crate) struct E2b {
     /// Whether sandboxes of E2B's clients reach the public internet when the client does not deny it, as they do at
     /// E2B. Needs root and a host that forwards. Destinations that a client names are reached either way.
     pub(crate) internet: bool,
+    /// Seconds between two measurements of what each running sandbox uses, which `get_metrics` answers from. They begin
+    /// with the first request of an E2B client; 0 is never, and only the present is answered.
+    #[schemars(range(max = 3600))]
+    pub(crate) metrics_every_s: u32,
+}
+
+impl Default for E2b {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            domain: None,
+            tls_certificate: None,
+            tls_key: None,
+            internet: false,
+            metrics_every_s: 10,
+        }
+    }
 }
 
 impl E2b {
@@ -364,6 +384,7 @@ impl Default for Api {
             listen: SocketAddr::from(([127, 0, 0, 1], 7070)),
             max_upload_mib: 4096,
             requests_per_minute: 0,
+            connections_per_client: 1024,
             domain: "sandbox.localhost".into(),
         }
     }

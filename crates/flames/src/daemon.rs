@@ -7,7 +7,8 @@ use crate::providers;
 use crate::webhook::Webhook;
 use anyhow::{Context, bail};
 use flames_api::auth::Trust;
-use flames_api::{Api, router, server};
+use flames_api::server::{self, Bounds};
+use flames_api::{Api, router};
 use flames_core::clock::SystemClock;
 use flames_core::monitor::AlertRules;
 use flames_core::pools::pool_config;
@@ -37,6 +38,7 @@ pub(crate) struct Daemon {
     api: Api,
     shutdown: CancellationToken,
     listeners: TaskTracker,
+    bounds: Bounds,
     socket: PathBuf,
     _lock: DirLock,
 }
@@ -67,6 +69,7 @@ impl Daemon {
             api,
             shutdown: CancellationToken::new(),
             listeners: TaskTracker::new(),
+            bounds: Bounds { connections_per_client: NonZeroU32::new(config.api.connections_per_client) },
             socket,
             _lock: lock,
         };
@@ -90,7 +93,7 @@ impl Daemon {
     pub(crate) async fn serve_tcp(&self, listener: TcpListener) -> anyhow::Result<Option<ApiKey>> {
         let first_key = self.api.keys.ensure_first().await?;
         let router = router(self.api.clone(), Trust::ApiKey);
-        self.listeners.spawn(server::serve_tcp(listener, router, self.shutdown.clone()));
+        self.listeners.spawn(server::serve_tcp(listener, router, self.bounds, self.shutdown.clone()));
         Ok(first_key)
     }
 
@@ -113,14 +116,20 @@ impl Daemon {
 
     /// Serves clients of E2B, who have an API key too.
     pub(crate) fn serve_e2b(&self, listener: e2b::Listener) {
+        let history = Arc::new(flames_e2b::History::new(listener.metrics_every()));
+        let (plane, shutdown) = (Arc::clone(&self.api.plane), self.shutdown.clone());
+        let followed = Arc::clone(&history);
+        self.listeners
+            .spawn(async move { shutdown.run_until_cancelled(followed.follow(&plane)).await.unwrap_or(()) });
         let router = flames_e2b::router(flames_e2b::E2b {
+            history,
             plane: Arc::clone(&self.api.plane),
             keys: self.api.keys.clone(),
             rate: self.api.rate.clone(),
             domain: listener.domain().to_owned(),
             internet: listener.internet(),
         });
-        self.listeners.spawn(listener.serve(router, self.shutdown.clone()));
+        self.listeners.spawn(listener.serve(router, self.bounds, self.shutdown.clone()));
     }
 
     /// Lets requests end and stops. Sandboxes go on.

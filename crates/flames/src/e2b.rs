@@ -4,12 +4,13 @@ use crate::config::{self, Config};
 use crate::daemon;
 use anyhow::Context;
 use axum::Router;
-use flames_api::server;
+use flames_api::server::{self, Bounds};
 use flames_e2b::Internet;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ pub(crate) struct Listener {
     address: SocketAddr,
     domain: String,
     internet: Internet,
+    metrics_every: Duration,
     tls: Option<rustls::ServerConfig>,
 }
 
@@ -32,7 +34,8 @@ impl Listener {
         let domain = config.e2b.domain.clone();
         let domain = domain.unwrap_or_else(|| format!("{}:{}", config.api.domain, address.port()));
         let internet = if config.e2b.internet { Internet::Given } else { Internet::Withheld };
-        Ok(Self { listener, address, domain, internet, tls })
+        let metrics_every = Duration::from_secs(config.e2b.metrics_every_s.into());
+        Ok(Self { listener, address, domain, internet, metrics_every, tls })
     }
 
     /// Sandboxes are below it.
@@ -45,6 +48,11 @@ impl Listener {
         self.internet
     }
 
+    /// How often what sandboxes use is measured; zero is never.
+    pub(crate) fn metrics_every(&self) -> Duration {
+        self.metrics_every
+    }
+
     /// How to point a client here.
     pub(crate) fn told(&self) -> String {
         match self.tls {
@@ -54,10 +62,10 @@ impl Listener {
     }
 
     /// Serves until `shutdown`.
-    pub(crate) async fn serve(self, router: Router, shutdown: CancellationToken) {
+    pub(crate) async fn serve(self, router: Router, bounds: Bounds, shutdown: CancellationToken) {
         match self.tls {
-            Some(tls) => server::serve_tls(self.listener, tls, router, shutdown).await,
-            None => server::serve_tcp(self.listener, router, shutdown).await,
+            Some(tls) => server::serve_tls(self.listener, tls, router, bounds, shutdown).await,
+            None => server::serve_tcp(self.listener, router, bounds, shutdown).await,
         }
     }
 }

@@ -122,7 +122,7 @@ async fn logs(
 ) -> Result<impl IntoResponse, Problem> {
     let limit = query.limit_bytes.unwrap_or(DEFAULT_LOG_BYTES).min(MAX_LOG_BYTES);
     let console = api.plane.console(&SandboxId::parse(&id)?, limit).await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], console))
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], console.text))
 }
 
 /// The client's name for this request, kept apart from other clients' names.

@@ -1,26 +1,103 @@
 //! Clients that are slow, and listeners that end.
 
 use crate::house::House;
-use flames_api::server;
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use flames_api::server::{self, Bounds};
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+const UNBOUNDED: Bounds = Bounds { connections_per_client: None };
+
 struct Listening {
     stream: TcpStream,
+    address: SocketAddr,
     shutdown: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
 }
 
 async fn connect() -> Listening {
-    let router = House::local().await.router();
+    connect_to(House::local().await.router(), UNBOUNDED).await
+}
+
+async fn connect_to(router: Router, bounds: Bounds) -> Listening {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(server::serve_tcp(listener, router, shutdown.clone()));
-    Listening { stream: TcpStream::connect(address).await.unwrap(), shutdown, serving }
+    let serving = tokio::spawn(server::serve_tcp(listener, router, bounds, shutdown.clone()));
+    Listening { stream: TcpStream::connect(address).await.unwrap(), address, shutdown, serving }
+}
+
+async fn connect_from(source: &str, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// What a connection answers to a request, to its end.
+async fn asked(mut stream: TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    // One that is closed at once may be reset before it has everything.
+    let _reset = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    let _reset = stream.read_to_end(&mut answer).await;
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_cut_off() {
+    let mut silent = connect().await;
+    let mut answer = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(30), silent.stream.read_to_end(&mut answer)).await;
+    assert!(end.is_ok() && answer.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_end_is_answered_and_the_connection_ends() {
+    let mut slow = connect().await;
+    let head = b"POST /v1/sandboxes HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{";
+    slow.stream.write_all(head).await.unwrap();
+    let mut answer = vec![0; 12];
+    let end = tokio::time::timeout(Duration::from_secs(60), slow.stream.read_exact(&mut answer)).await;
+    end.unwrap().unwrap();
+    assert_eq!(answer, b"HTTP/1.1 408");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_is_cut_off_and_others_do_not_notice() {
+    let (held, gone) = tokio::sync::oneshot::channel::<()>();
+    let held = Arc::new(Mutex::new(Some(held)));
+    let endless = move || {
+        let held = held.lock().unwrap().take();
+        let body = futures::stream::repeat_with(move || {
+            let _held = &held;
+            Ok::<_, std::io::Error>(bytes::Bytes::from_static(&[0; 65536]))
+        });
+        std::future::ready(Body::from_stream(body))
+    };
+    let router = Router::new().route("/endless", get(endless)).route("/healthz", get(async || ()));
+    let mut greedy = connect_to(router, UNBOUNDED).await;
+    greedy.stream.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let other = TcpStream::connect(greedy.address).await.unwrap();
+    assert!(asked(other).await.starts_with(b"HTTP/1.1 200"));
+    // Its body is dropped with its connection.
+    tokio::time::timeout(Duration::from_secs(300), gone).await.unwrap().unwrap_err();
+}
+
+#[tokio::test]
+async fn a_client_with_too_many_connections_gets_no_more_and_others_do_not_notice() {
+    let bounds = Bounds { connections_per_client: NonZeroU32::new(2) };
+    let first = connect_to(House::local().await.router(), bounds).await;
+    let _second = connect_from("127.0.0.1", first.address).await;
+    assert_eq!(asked(connect_from("127.0.0.1", first.address).await).await, b"");
+    assert!(asked(connect_from("127.0.0.2", first.address).await).await.starts_with(b"HTTP/1.1 204"));
+    assert!(asked(first.stream).await.starts_with(b"HTTP/1.1 204"), "what it had, it keeps");
 }
 
 #[tokio::test(start_paused = true)]

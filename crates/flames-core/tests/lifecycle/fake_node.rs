@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use flames_node::{
-    AccessToken, Adoption, AfterSnapshot, BootPath, BuildProgress, BuildTemplate, Capacity, CreateError,
-    CreateStep, CreateVm, CreatedVm, Dial, EgressPolicy, Error, ErrorKind, Exit, ExitCause, GuestClient,
-    GuestStream, Leak, MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped, Result, RunExit, RunFacts,
-    RunInfo, SnapshotId, SnapshotInfo, SnapshotTimings, StageTimings, StartFrom, TakeReady, TakeSnapshot,
-    TakenSnapshot, Template, TemplateName, TemplateOrigin, Traffic, VmId, VmState,
+    AccessToken, Adoption, AfterSnapshot, BootPath, BuildProgress, BuildTemplate, Capacity, Console,
+    CreateError, CreateStep, CreateVm, CreatedVm, Dial, EgressPolicy, Error, ErrorKind, Exit, ExitCause,
+    GuestClient, GuestStream, Leak, LinesAt, MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped, Result,
+    RunExit, RunFacts, RunInfo, SnapshotId, SnapshotInfo, SnapshotTimings, StageTimings, StartFrom,
+    TakeReady, TakeSnapshot, TakenSnapshot, Template, TemplateName, TemplateOrigin, Traffic, VmId, VmState,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -453,10 +453,10 @@ impl Node for FakeNode {
         self.agent.dial().await
     }
 
-    async fn console(&self, run: &VmId, limit: usize) -> Result<Bytes> {
+    async fn console(&self, run: &VmId, limit: usize) -> Result<Console> {
         self.inspect(run).await?;
-        let console = b"Linux version 6\n";
-        Ok(Bytes::from_static(&console[console.len().saturating_sub(limit)..]))
+        let times = vec![LinesAt { lines: 1, at_ms: Some(1_700_000_000_000) }];
+        Ok(Console { text: Bytes::from_static(b"Linux version 6\n"), times }.newest(limit))
     }
 
     async fn inspect(&self, run: &VmId) -> Result<RunInfo> {

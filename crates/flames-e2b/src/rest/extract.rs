@@ -7,6 +7,11 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use flames_core::SandboxId;
 use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A body takes longer from a client that does not want to be answered.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A JSON body, whatever its type is called. An absent one is an empty object.
 pub(super) struct Body<T>(pub(super) T);
@@ -15,7 +20,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+        let bytes = timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await.map_err(|_| {
+            let message = format!("the body did not end within {} s", BODY_TIMEOUT.as_secs());
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, message)
+        })?;
+        let bytes = bytes.map_err(|rejection| {
             ApiError::new(rejection.status(), format!("the body cannot be read: {}", rejection.body_text()))
         })?;
         parse(&bytes).map(Self)

@@ -118,6 +118,15 @@ mod tests {
         assert_eq!(since.as_microsecond() % 1_000_000, 123_456);
     }
 
+    #[test]
+    fn filters_of_the_corpus_mean_what_they_always_meant() {
+        let corpus = include_str!("../../corpus/metadata.txt");
+        for line in corpus.lines().filter(|line| !line.starts_with('#')) {
+            let (text, meant) = line.rsplit_once(" => ").unwrap();
+            assert_eq!(metadata(text), serde_json::from_str(meant).unwrap(), "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn metadata_survives_what_the_clients_do_to_it(

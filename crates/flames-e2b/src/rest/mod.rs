@@ -3,6 +3,7 @@
 mod create;
 mod extract;
 mod list;
+mod logs;
 mod model;
 mod network;
 mod observe;
@@ -49,8 +50,8 @@ fn guarded() -> Router<E2b> {
         .route("/sandboxes/{id}/fork", post(snapshots::fork))
         .route("/sandboxes/{id}/network", put(network::set_network))
         .route("/sandboxes/{id}/metrics", get(observe::metrics))
-        .route("/sandboxes/{id}/logs", get(observe::logs))
-        .route("/v2/sandboxes/{id}/logs", get(observe::logs_v2))
+        .route("/sandboxes/{id}/logs", get(logs::logs))
+        .route("/v2/sandboxes/{id}/logs", get(logs::logs_v2))
         .route("/snapshots", get(snapshots::list))
         .route("/templates", get(templates::list).post(unsupported))
         .route("/v2/templates", get(templates::list).post(unsupported))
@@ -74,6 +75,7 @@ async fn require_key(State(e2b): State<E2b>, mut request: Request, next: Next) -
     let key = e2b.keys.verify(key).await?;
     let key = key.ok_or_else(|| refused("this API key does not exist or was revoked"))?;
     e2b.rate.take(&key.id).await?;
+    e2b.history.ask();
     request.extensions_mut().insert(Caller(key.id));
     Ok(next.run(request).await)
 }

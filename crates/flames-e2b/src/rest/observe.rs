@@ -1,9 +1,10 @@
-//! Metrics and logs.
+//! Metrics.
 
 use super::extract::{Id, Params};
 use super::model::Metric;
 use crate::E2b;
 use crate::error::{ApiError, ApiResult};
+use crate::history::Point;
 use axum::Json;
 use axum::extract::State;
 use flames_core::SandboxId;
@@ -14,26 +15,27 @@ use std::collections::BTreeMap;
 
 /// How far behind the end of a range a measurement may be and still belong to it, in seconds.
 const SLACK_S: i64 = 10;
+/// What was measured so many seconds ago is as good as new.
+const FRESH_S: i64 = 4;
 /// The most sandboxes that are measured at once.
 const MAX_MEASURED: usize = 100;
-/// How much of a console is read.
-const MAX_LOG_BYTES: usize = 1 << 20;
-/// Lines when nothing is said.
-const LINES: usize = 1000;
 
-/// What a sandbox uses now, if now is in the range that is asked for. There is no history.
+/// What a sandbox used from `start` to `end`, in seconds of Unix time, and what it uses now if that is asked for.
 pub(super) async fn metrics(
     State(e2b): State<E2b>,
     Id(id): Id,
     params: Params,
 ) -> ApiResult<Json<Vec<Metric>>> {
     let (start, end) = (params.parse::<i64>("start")?, params.parse::<i64>("end")?);
-    let now = Timestamp::now();
-    if !in_range(now.as_second(), start, end) {
-        e2b.plane.get(&id).await?;
-        return Ok(Json(Vec::new()));
+    e2b.plane.get(&id).await?;
+    let (first, last) = (start.unwrap_or(i64::MIN), end.unwrap_or(i64::MAX));
+    let now = Timestamp::now().as_second();
+    let newest = e2b.history.range(&id, now - FRESH_S, now);
+    if in_range(now, start, end) && newest.is_empty() {
+        measure(&e2b, &id).await?;
     }
-    Ok(Json(measure(&e2b, &id, now).await?.into_iter().collect()))
+    let last = last.saturating_add(SLACK_S);
+    Ok(Json(e2b.history.range(&id, first, last).into_iter().filter_map(metric).collect()))
 }
 
 #[derive(Debug, Serialize)]
@@ -49,22 +51,30 @@ pub(super) async fn metrics_of_many(State(e2b): State<E2b>, params: Params) -> A
     }
     let mut sandboxes = BTreeMap::new();
     for id in ids.into_iter().filter_map(|id| SandboxId::parse(id).ok()) {
-        if let Ok(Some(metric)) = measure(&e2b, &id, Timestamp::now()).await {
+        if let Ok(Some(metric)) = measure(&e2b, &id).await.map(|point| point.and_then(metric)) {
             sandboxes.insert(id.to_string(), metric);
         }
     }
     Ok(Json(ManyMetrics { sandboxes }))
 }
 
-async fn measure(e2b: &E2b, id: &SandboxId, now: Timestamp) -> ApiResult<Option<Metric>> {
+/// What a sandbox uses now, which is remembered; `None` of one that does not run.
+async fn measure(e2b: &E2b, id: &SandboxId) -> ApiResult<Option<Point>> {
     let guest = match e2b.plane.guest(id).await {
         Err(GuestCallError::Sandbox(LifecycleError::NotRunning { .. })) => return Ok(None),
         guest => guest?,
     };
     let used = guest.metrics().await.map_err(GuestCallError::Guest)?;
-    Ok(Some(Metric {
-        timestamp: now,
-        timestamp_unix: now.as_second(),
+    let point = Point { at_s: Timestamp::now().as_second(), used };
+    e2b.history.add(id, point);
+    Ok(Some(point))
+}
+
+/// `None` for a point at no time.
+fn metric(Point { at_s, used }: Point) -> Option<Metric> {
+    Some(Metric {
+        timestamp: Timestamp::from_second(at_s).ok()?,
+        timestamp_unix: at_s,
         cpu_count: used.cpu_count,
         cpu_used_pct: used.cpu_used_pct,
         mem_used: used.mem_used,
@@ -72,70 +82,11 @@ async fn measure(e2b: &E2b, id: &SandboxId, now: Timestamp) -> ApiResult<Option<
         mem_cache: used.mem_cache,
         disk_used: used.disk_used,
         disk_total: used.disk_total,
-    }))
+    })
 }
 
 fn in_range(now: i64, start: Option<i64>, end: Option<i64>) -> bool {
     start.is_none_or(|start| start <= now) && end.is_none_or(|end| now <= end.saturating_add(SLACK_S))
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Logs {
-    logs: Vec<LogLine>,
-    log_entries: Vec<LogEntry>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct LogsV2 {
-    logs: Vec<LogEntry>,
-}
-
-#[derive(Debug, Serialize)]
-struct LogLine {
-    timestamp: Timestamp,
-    line: String,
-}
-
-#[derive(Debug, Serialize)]
-struct LogEntry {
-    timestamp: Timestamp,
-    message: String,
-    level: &'static str,
-    fields: BTreeMap<String, String>,
-}
-
-/// The console of the sandbox: its kernel and its agent.
-pub(super) async fn logs(State(e2b): State<E2b>, Id(id): Id, params: Params) -> ApiResult<Json<Logs>> {
-    let (timestamp, lines) = console(&e2b, &id, &params).await?;
-    let logs = lines.iter().map(|line| LogLine { timestamp, line: line.clone() }).collect();
-    Ok(Json(Logs { logs, log_entries: entries(timestamp, lines) }))
-}
-
-pub(super) async fn logs_v2(State(e2b): State<E2b>, Id(id): Id, params: Params) -> ApiResult<Json<LogsV2>> {
-    let (timestamp, lines) = console(&e2b, &id, &params).await?;
-    Ok(Json(LogsV2 { logs: entries(timestamp, lines) }))
-}
-
-/// Its lines, and the time that stands for theirs: a console has none, so it is that of the create.
-async fn console(e2b: &E2b, id: &SandboxId, params: &Params) -> ApiResult<(Timestamp, Vec<String>)> {
-    let limit = params.parse("limit")?.unwrap_or(LINES).min(LINES);
-    let text = e2b.plane.console(id, MAX_LOG_BYTES).await?;
-    let since = e2b.plane.get(id).await.map_or_else(|_| Timestamp::now(), |sandbox| sandbox.created_at);
-    // A client that follows asks again from behind the last line that it has.
-    let seen = [params.parse::<i64>("start")?, params.parse::<i64>("cursor")?].into_iter().flatten();
-    if seen.max().is_some_and(|seen| seen > since.as_millisecond()) {
-        return Ok((since, Vec::new()));
-    }
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<_> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    let newest = lines.len().saturating_sub(limit);
-    Ok((since, lines[newest..].iter().map(|line| (*line).to_owned()).collect()))
-}
-
-fn entries(timestamp: Timestamp, lines: Vec<String>) -> Vec<LogEntry> {
-    let entry = |message| LogEntry { timestamp, message, level: "info", fields: BTreeMap::new() };
-    lines.into_iter().map(entry).collect()
 }
 
 #[cfg(test)]

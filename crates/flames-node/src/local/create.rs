@@ -23,7 +23,9 @@ use crate::error::{CreateError, CreateStep};
 use crate::net::{GUEST_IP, HOST_IP, PREFIX};
 use crate::paths::{RunDir, io_error, make_private_dir};
 use crate::snapshot::{GuestFacts, Partial};
-use crate::{AccessToken, CreateVm, GuestClient, RunFacts, SnapshotTimings, StageTimings, StartProcess};
+use crate::{
+    AccessToken, Console, CreateVm, GuestClient, RunFacts, SnapshotTimings, StageTimings, StartProcess,
+};
 use flames_guest::control::Greeting;
 use flames_vmm::{
     BootChannel, Disk, DiskAccess, Error, ErrorKind, PrepareFor, PreparedVm, Result, RunningVm,
@@ -338,11 +340,11 @@ impl Creation {
     }
 
     fn boot_timeout(&self) -> Error {
-        let console = self.dir.as_ref().map(|dir| super::console_tail(dir, 2048)).unwrap_or_default();
+        let console = self.dir.as_ref().map(|dir| Console::read(&dir.console(), 2048)).unwrap_or_default();
         Error::new(ErrorKind::Timeout, "guest", self.request.run.as_str()).operation("boot").detail(format!(
             "the agent did not report within {} s; the console ends with: {}",
             self.request.boot_deadline.as_secs_f64(),
-            String::from_utf8_lossy(&console).trim()
+            String::from_utf8_lossy(&console.text).trim()
         ))
     }
 

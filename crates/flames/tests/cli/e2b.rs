@@ -17,7 +17,9 @@ struct Mover {
 impl Mover {
     fn new() -> Option<Self> {
         let mut home = Home::as_root()?;
-        let clients = PathBuf::from(std::env::var_os("FLAMES_ASSETS")?).join("clients");
+        let newest = std::env::var("FLAMES_CLIENTS").is_ok_and(|which| which == "newest");
+        let clients = if newest { "clients-newest" } else { "clients" };
+        let clients = PathBuf::from(std::env::var_os("FLAMES_ASSETS")?).join(clients);
         let Ok(clients) = clients.canonicalize() else {
             skip("e2b-clients", "run scripts/install-clients.sh");
             return None;
@@ -191,4 +193,166 @@ while not os.path.exists(os.environ["FLAG"]):
 assert sandbox.commands.run("cat kept").stdout == "kept\n"
 assert sandbox.files.read("kept") == "kept\n"
 assert sandbox.kill() is True
+"#;
+
+#[test]
+fn vm_the_command_line_looks_rests_and_wakes() {
+    let Some(mover) = Mover::new() else { return };
+    let mut shell = mover.command("./cli.sh");
+    let path = std::env::var("PATH").unwrap();
+    shell.env("PATH", format!("{}:{path}", mover.clients.join("js/node_modules/.bin").display()));
+    assert!(mover.runs(shell).contains("all calls of the command line: ok"));
+}
+
+#[test]
+fn vm_many_slow_and_silent_clients_are_bounded() {
+    let Some(mover) = Mover::new() else { return };
+    let mut client = mover.python("python");
+    client.arg("many.py").env("FLAMES_PID", mover.home.daemon_pid().to_string());
+    mover.runs(client);
+}
+
+#[test]
+fn vm_clients_find_sandboxes_by_the_names_of_a_domain() {
+    let Some(mut mover) = Mover::new() else { return };
+    let out = mover.home.file("tls");
+    mover.home.ok(&["tls", "init", "box.test", "--out", out.to_str().unwrap()]);
+    let port = mover.url.rsplit(':').next().unwrap().to_owned();
+    mover.home.down("TERM");
+    mover.home.configure(&format!(
+        "[e2b]\nlisten = \"127.0.0.1:{port}\"\ndomain = \"box.test:{port}\"\n\
+         tls_certificate = \"{}\"\ntls_key = \"{}\"\n",
+        out.join("tls.pem").display(),
+        out.join("tls.key").display()
+    ));
+    mover.home.up();
+    let names = Names::start(&mover.home);
+    let node_path = mover.clients.join("js/node_modules");
+    for program in [mover.clients.join("python/bin/python"), "node".into()] {
+        let mut client = names.command(&mover, &program);
+        client
+            .arg(if program.ends_with("node") { "domain.cjs" } else { "domain.py" })
+            .env("E2B_DOMAIN", format!("box.test:{port}"))
+            .env("NODE_PATH", &node_path)
+            .env("SSL_CERT_FILE", out.join("ca.pem"))
+            .env("NODE_EXTRA_CA_CERTS", out.join("ca.pem"))
+            .env_remove("E2B_API_URL")
+            .env_remove("E2B_SANDBOX_URL");
+        assert!(mover.runs(client).contains("by name: ok"));
+    }
+}
+
+/// A name server that leads every name to this machine, and a world in which it is the one that is asked.
+struct Names {
+    resolv_conf: PathBuf,
+}
+
+impl Names {
+    /// Of the loopback addresses one that nobody else serves.
+    const SERVER: &str = "127.77.0.53";
+
+    fn start(home: &Home) -> Self {
+        let socket = std::net::UdpSocket::bind((Self::SERVER, 53)).unwrap();
+        std::thread::spawn(move || {
+            let mut query = [0; 512];
+            while let Ok((length, asker)) = socket.recv_from(&mut query) {
+                let _gone = socket.send_to(&Self::answer(&query[..length]), asker);
+            }
+        });
+        let resolv_conf = home.file("resolv.conf");
+        std::fs::write(&resolv_conf, format!("nameserver {}\n", Self::SERVER)).unwrap();
+        Self { resolv_conf }
+    }
+
+    /// 127.0.0.1 for a question of type A, nothing for any other.
+    fn answer(query: &[u8]) -> Vec<u8> {
+        let name = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 1;
+        let is_a = query[name..name + 2] == [0, 1];
+        let counts = [0, 1, 0, u8::from(is_a), 0, 0, 0, 0];
+        let mut answer = [&query[..2], &[0x81, 0x80], &counts, &query[12..name + 4]].concat();
+        if is_a {
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1]);
+        }
+        answer
+    }
+
+    fn command(&self, mover: &Mover, program: &Path) -> Command {
+        let mut command = mover.command("unshare");
+        let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+        command.args(["-m", "sh", "-c", script]).arg(&self.resolv_conf).arg(program);
+        command
+    }
+}
+
+#[test]
+fn vm_a_client_says_what_its_sandbox_reaches() {
+    let Some(mut mover) = Mover::new() else { return };
+    let world = World::start();
+    mover.home.down("TERM");
+    mover.home.configure(&format!("[network]\nuplink_namespace = \"/run/netns/{}\"\n", world.uplink));
+    mover.url = mover.home.up().e2b.clone();
+    let mut client = mover.python("python");
+    client.arg("network.py");
+    mover.runs(client);
+}
+
+/// A namespace that sandboxes leave through, and another behind it with two hosts that answer on port 8000.
+struct World {
+    uplink: String,
+    beyond: String,
+    server: std::process::Child,
+}
+
+impl World {
+    fn start() -> Self {
+        let (uplink, beyond) = (format!("e2bu{}", std::process::id()), format!("e2bw{}", std::process::id()));
+        for name in [&uplink, &beyond] {
+            ip(&format!("netns add {name}"));
+            ip(&format!("-n {name} link set lo up"));
+        }
+        ip(&format!("-n {uplink} link add out type veth peer name in netns {beyond}"));
+        ip(&format!("-n {uplink} address add 203.0.113.1/24 dev out"));
+        ip(&format!("-n {beyond} address add 203.0.113.5/24 dev in"));
+        ip(&format!("-n {beyond} address add 203.0.113.6/24 dev in"));
+        ip(&format!("-n {uplink} link set out up"));
+        ip(&format!("-n {beyond} link set in up"));
+        ip(&format!("-n {uplink} route add default via 203.0.113.5"));
+        let mut server = Command::new("ip")
+            .args(["netns", "exec", &uplink, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
+            .spawn()
+            .unwrap();
+        assert!(server.wait().unwrap().success());
+        let mut server = Command::new("ip")
+            .args(["netns", "exec", &beyond, "python3", "-u", "-c", HOSTS])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        crate::home::first_line(&mut server);
+        Self { uplink, beyond, server }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        for name in [&self.uplink, &self.beyond] {
+            ip(&format!("netns delete {name}"));
+        }
+    }
+}
+
+fn ip(words: &str) {
+    let status = Command::new("ip").args(words.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {words}");
+}
+
+const HOSTS: &str = r#"
+import socket
+server = socket.create_server(("", 8000))
+print("ready")
+while True:
+    client, _ = server.accept()
+    client.sendall(b"reached\n")
+    client.close()
 "#;

@@ -211,6 +211,11 @@ impl Home {
         daemon
     }
 
+    /// The process of the daemon.
+    pub(crate) fn daemon_pid(&self) -> u32 {
+        self.daemon.as_ref().unwrap().process.id()
+    }
+
     /// Ends the daemon and leaves its sandboxes.
     pub(crate) fn down(&mut self, signal: &str) {
         let mut daemon = self.daemon.take().unwrap();
