@@ -1,15 +1,15 @@
 //! The listener of E2B's interface: plain, or under TLS with a certificate from files.
 
+mod certificate;
+
 use crate::config::{self, Config};
 use crate::daemon;
-use anyhow::Context;
 use axum::Router;
+use certificate::{Certificate, Files};
 use flames_api::server::{self, Bounds};
 use flames_e2b::Internet;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,13 @@ pub(crate) struct Listener {
     domain: String,
     internet: Internet,
     metrics_every: Duration,
-    tls: Option<rustls::ServerConfig>,
+    tls: Option<Tls>,
+}
+
+#[derive(Debug)]
+struct Tls {
+    config: rustls::ServerConfig,
+    certificate: Arc<Certificate>,
 }
 
 impl Listener {
@@ -64,29 +70,25 @@ impl Listener {
     /// Serves until `shutdown`.
     pub(crate) async fn serve(self, router: Router, bounds: Bounds, shutdown: CancellationToken) {
         match self.tls {
-            Some(tls) => server::serve_tls(self.listener, tls, router, bounds, shutdown).await,
+            Some(Tls { config, certificate }) => {
+                tokio::select! {
+                    () = certificate.follow() => {}
+                    () = server::serve_tls(self.listener, config, router, bounds, shutdown) => {}
+                }
+            }
             None => server::serve_tcp(self.listener, router, bounds, shutdown).await,
         }
     }
 }
 
-fn tls(config: &config::E2b) -> anyhow::Result<Option<rustls::ServerConfig>> {
+fn tls(config: &config::E2b) -> anyhow::Result<Option<Tls>> {
     let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) else { return Ok(None) };
-    let chain = certificates(certificate)
-        .with_context(|| format!("e2b.tls_certificate: {} cannot be used", certificate.display()))?;
-    let unusable = || format!("e2b.tls_key: {} cannot be used", key.display());
-    let key = PrivateKeyDer::from_pem_file(key).with_context(unusable)?;
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let tls = rustls::ServerConfig::builder_with_provider(provider.into())
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let files = Files { certificate: certificate.clone(), key: key.clone() };
+    let certificate = Arc::new(Certificate::read(files, Arc::clone(&provider))?);
+    let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .with_context(unusable)?;
-    Ok(Some(tls))
-}
-
-fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let chain = CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>()?;
-    anyhow::ensure!(!chain.is_empty(), "it holds no certificate");
-    Ok(chain)
+        .with_cert_resolver(Arc::clone(&certificate) as _);
+    Ok(Some(Tls { config, certificate }))
 }

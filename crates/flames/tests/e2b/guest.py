@@ -322,6 +322,27 @@ def a_stream_breaks_when_its_sandbox_is_killed():
     assert time.monotonic() - start < 10
 
 
+@case
+def git_works_with_a_repository_in_the_sandbox():
+    sandbox = Sandbox.create("base", timeout=300)
+    git = sandbox.git
+    git.init("/home/user/origin", bare=True)
+    git.clone("/home/user/origin", path="/home/user/work")
+    git.configure_user("Ada", "ada@example.org", scope="local", path="/home/user/work")
+    sandbox.files.write("/home/user/work/a.txt", "one")
+    status = git.status("/home/user/work")
+    assert [file.name for file in status.file_status] == ["a.txt"], status
+    git.add("/home/user/work")
+    git.commit("/home/user/work", "first")
+    git.create_branch("/home/user/work", "side")
+    assert "side" in git.branches("/home/user/work").branches
+    git.push("/home/user/work", remote="origin", branch="side", set_upstream=True)
+    assert git.status("/home/user/work").is_clean
+    told = sandbox.commands.run("git -C /home/user/origin log --format=%an:%s side").stdout
+    assert told == "Ada:first\n", told
+    sandbox.kill()
+
+
 if __name__ == "__main__":
     try:
         main()

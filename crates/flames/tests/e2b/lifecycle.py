@@ -1,6 +1,7 @@
 """The life of sandboxes through the unmodified Python client, sync. Runs with every version that is installed."""
 
 import datetime
+import inspect
 import json
 import os
 import time
@@ -140,6 +141,19 @@ def metrics_are_inside_their_range_and_remembered():
     times = [metric.timestamp for metric in sandbox.get_metrics(start=before, end=now + datetime.timedelta(minutes=5))]
     assert times == sorted(set(times)) and (times[-1] - times[0]).total_seconds() >= 5, times
     sandbox.kill()
+
+
+@case
+def a_key_makes_one_sandbox_however_often_it_is_sent():
+    if "idempotency_key" not in inspect.signature(Sandbox.create).parameters:
+        return
+    key = f"key-{uuid.uuid4().hex}"
+    first = Sandbox.create("base", timeout=120, idempotency_key=key)
+    second = Sandbox.create("base", timeout=120, idempotency_key=key)
+    assert first.sandbox_id == second.sandbox_id
+    other = Sandbox.create("base", timeout=120, idempotency_key=key + "-other")
+    assert other.sandbox_id != first.sandbox_id
+    assert first.kill() and other.kill()
 
 
 @case
