@@ -21,6 +21,8 @@ pub(super) struct Certificate {
     files: Files,
     provider: Arc<CryptoProvider>,
     in_force: RwLock<Arc<CertifiedKey>>,
+    /// What was read first: a change before somebody follows is one, too.
+    first: Pem,
 }
 
 #[derive(Clone, Debug)]
@@ -30,7 +32,7 @@ pub(super) struct Files {
 }
 
 /// What the two files hold.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Pem {
     certificate: Vec<u8>,
     key: Vec<u8>,
@@ -39,8 +41,9 @@ struct Pem {
 impl Certificate {
     /// Reads the files, which must hold a certificate and the key that belongs to it.
     pub(super) fn read(files: Files, provider: Arc<CryptoProvider>) -> anyhow::Result<Self> {
-        let certified = files.pem()?.certified(&files, &provider)?;
-        Ok(Self { files, provider, in_force: RwLock::new(Arc::new(certified)) })
+        let first = files.pem()?;
+        let in_force = RwLock::new(Arc::new(first.certified(&files, &provider)?));
+        Ok(Self { files, provider, in_force, first })
     }
 
     /// Takes what the files hold whenever that has changed. What cannot be used is told once and not taken: a
@@ -48,7 +51,7 @@ impl Certificate {
     pub(super) async fn follow(&self) {
         let mut turn = tokio::time::interval(LOOK_EVERY);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = self.files.pem().ok();
+        let mut seen = Some(self.first.clone());
         loop {
             turn.tick().await;
             let now = self.files.pem();
@@ -92,6 +95,12 @@ impl Files {
             std::fs::read(path).with_context(|| format!("e2b.{setting}: {} cannot be used", path.display()))
         };
         Ok(Pem { certificate: read(&self.certificate, "tls_certificate")?, key: read(&self.key, "tls_key")? })
+    }
+}
+
+impl std::fmt::Debug for Pem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pem")
     }
 }
 
