@@ -134,7 +134,10 @@ def page_faults(pid):
 
 
 def compare_memory(driver, turns):
-    """In turn: from the file, by faults with nothing known, by faults with a working set."""
+    """In turn: from the file, by faults with nothing known, by faults with a working set.
+
+    Memory is what no file backs: a page of the file that one clone alone maps is nobody's own.
+    """
     record = Path(driver.facts["memory"] + ".working-set")
     record.unlink(missing_ok=True)
     driver.say("answer userfaultfd")
@@ -151,20 +154,20 @@ def compare_memory(driver, turns):
                 if name == "userfaultfd":
                     record.write_bytes(known)
                 said = driver.say(what if name == "file" else f"{what} userfaultfd")
-                seen = (said["ms"], page_faults(said["pid"]), own_memory_kib(said["pid"]))
+                seen = (said["ms"], page_faults(said["pid"]), own_memory_kib(said["pid"], "Private_Dirty"))
                 driver.say("stop")
                 if turn:
                     row.append(seen)
         found[what] = {
-            name: {key: summary(values) for key, values in zip(("ms", "faults", "ownKiB"), zip(*row))}
+            name: {key: summary(values) for key, values in zip(("ms", "faults", "dirtyKiB"), zip(*row))}
             for name, row in rows.items()
         }
     return found
 
 
-def own_memory_kib(pid):
+def own_memory_kib(pid, kind="Private_"):
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return sum(int(line.split()[1]) for line in lines if line.startswith(kind))
 
 
 def summary(values):

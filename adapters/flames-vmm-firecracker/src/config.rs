@@ -31,7 +31,8 @@ pub struct FirecrackerConfig {
     pub page_faults: Program,
     /// How long the order of first touches is recorded, in milliseconds from the first one; 0 for not at all.
     pub working_set_ms: u64,
-    /// Keep track of written pages, so that snapshots may hold differences only.
+    /// Keep track of written pages: a snapshot of a VM that was restored, or snapshotted before, is that snapshot's copy
+    /// with the pages that were written since. Whole it is in any case.
     pub track_dirty_pages: bool,
     /// How drives are read and written.
     pub io_engine: Option<IoEngine>,
@@ -45,6 +46,8 @@ pub struct FirecrackerConfig {
     pub send_limit: Limit,
     /// Largest rate of the guest's console in bytes per second.
     pub console_bytes_per_second: Option<i64>,
+    /// The metadata service; absent, guests have none.
+    pub mmds: Option<MmdsConfig>,
     /// Gives memory back that the guest does not use.
     pub balloon: Option<BalloonConfig>,
     /// Advances the guest's kvm-clock by the time that a snapshot slept. The agent sets the wall clock in any
@@ -83,6 +86,15 @@ pub struct Limit {
     pub operations_per_second: Option<i64>,
 }
 
+/// The metadata service in Firecracker, which answers guests at a link-local address. Whatever it holds, everything in
+/// the guest may read, and a snapshot holds it too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MmdsConfig {
+    /// What it answers.
+    pub contents: serde_json::Map<String, serde_json::Value>,
+}
+
 /// The balloon in a guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -112,6 +124,7 @@ impl Default for FirecrackerConfig {
             receive_limit: Limit::default(),
             send_limit: Limit::default(),
             console_bytes_per_second: None,
+            mmds: None,
             balloon: None,
             clock_realtime: false,
             kernel_args: Vec::new(),

@@ -9,7 +9,7 @@ use crate::left::{Left, Resources};
 use crate::machine;
 use crate::process::{self, Confinement, Launch};
 use crate::snapshot;
-use crate::vm::{Attach, Prepared, Purpose, Vm};
+use crate::vm::{Attach, Prepared, Purpose, Tracked, Vm};
 use async_trait::async_trait;
 use flames_vmm::jail::{Access, Cgroups, Held, JailMode, Lease, LeaseError, Needs, Net, Stock};
 use flames_vmm::process::{Process, Started};
@@ -274,12 +274,14 @@ impl FirecrackerDriver {
         &self,
         spec: &VmSpec,
         purpose: Purpose,
+        tracked: Option<Tracked>,
         (process, resources, handler): (Process, Resources, Option<Handler>),
     ) -> Result<Prepared> {
         let (pid, held) = (process.pid(), resources.held.clone());
         // Meanwhile the jailer does its work.
         let limiting = tokio::task::spawn_blocking(move || held.join(pid));
-        let with = self.attachment(spec.id.clone(), resources, handler, spec.console_limit_bytes).await?;
+        let with =
+            self.attachment(spec.id.clone(), resources, handler, tracked, spec.console_limit_bytes).await?;
         let vm = Vm::attach(with, process).await?;
         if let Err(error) = limiting.await.map_err(std::io::Error::other).and_then(|limited| limited) {
             vm.end().await;
@@ -298,17 +300,32 @@ impl FirecrackerDriver {
         Ok(Prepared::new(vm, purpose))
     }
 
+    /// A guest that booted differs from nothing yet.
+    fn tracked(&self, parts: Option<&SnapshotParts>) -> Result<Option<Tracked>> {
+        if !self.config.track_dirty_pages {
+            return Ok(None);
+        }
+        let Some(parts) = parts else { return Ok(Some(Tracked::default())) };
+        let memory = parts.memory.display().to_string();
+        let tracked = Tracked::since(&parts.memory);
+        tracked.map(Some).map_err(|error| {
+            Error::new(ErrorKind::Corrupt, "snapshot part", memory).detail(error.to_string())
+        })
+    }
+
     async fn attachment(
         &self,
         id: flames_vmm::VmId,
         resources: Resources,
         handler: Option<Handler>,
+        tracked: Option<Tracked>,
         console_limit: u64,
     ) -> Result<Attach> {
         Ok(Attach {
             id,
             resources,
             handler,
+            tracked,
             version: self.version().await?,
             console_limit,
             command_timeout: self.config.command_timeout(),
@@ -337,8 +354,15 @@ impl FirecrackerDriver {
         let handler = left.resources.handler.as_ref().map(Handler::adopt).transpose();
         let handler =
             handler.map_err(|error| unavailable(id, "cannot watch its page-fault handler", error))?;
-        let with =
-            self.attachment(handle.id.clone(), left.resources, handler, left.console_limit_bytes).await?;
+        let with = self
+            .attachment(
+                handle.id.clone(),
+                left.resources,
+                handler,
+                self.tracked(None)?,
+                left.console_limit_bytes,
+            )
+            .await?;
         Ok(Some(Box::new(Vm::attach_again(with, process).await?)))
     }
 }
@@ -370,6 +394,7 @@ impl VmmDriver for FirecrackerDriver {
             PrepareFor::Boot => self.stand_in(&spec),
         };
         self.check(&spec, parts.as_ref()).await.map_err(says_who)?;
+        let tracked = self.tracked(parts.as_ref()).map_err(says_who)?;
         let started = self.start(&spec, parts.as_ref()).await.map_err(says_who)?;
         let load = || machine::load(&spec.network, &self.config);
         let greeting = spec.boot_channel.greeting.clone();
@@ -378,7 +403,7 @@ impl VmmDriver for FirecrackerDriver {
             (PrepareFor::Boot, Some(_)) => Purpose::BootClone { load: load(), greeting },
             (PrepareFor::Boot, None) => Purpose::Boot { greeting },
         };
-        let prepared = self.set_up(&spec, purpose, started).await;
+        let prepared = self.set_up(&spec, purpose, tracked, started).await;
         self.make_ready();
         Ok(Box::new(prepared.map_err(says_who)?))
     }

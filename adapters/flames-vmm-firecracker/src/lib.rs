@@ -37,5 +37,5 @@ mod snapshot;
 mod version;
 
 pub use api::{CacheType, CpuTemplate, HugePages, IoEngine};
-pub use config::{BalloonConfig, FirecrackerConfig, Limit, RestoreMemory};
+pub use config::{BalloonConfig, FirecrackerConfig, Limit, MmdsConfig, RestoreMemory};
 pub use driver::FirecrackerDriver;

@@ -1,8 +1,9 @@
 //! The machine for a spec, as requests to Firecracker: pure functions.
 
 use crate::api::{
-    BackendType, Balloon, BootSource, Drive, EntropyDevice, MachineConfiguration, MemoryBackend,
-    NetworkInterface, NetworkOverride, RateLimiter, SerialDevice, SnapshotLoadParams, TokenBucket,
+    BackendType, Balloon, BootSource, Drive, EntropyDevice, MachineConfiguration, MemoryBackend, MmdsConfig,
+    MmdsContentsObject, MmdsVersion, NetworkInterface, NetworkOverride, RateLimiter, SerialDevice,
+    SnapshotLoadParams, TokenBucket,
 };
 use crate::config::{BalloonConfig, FirecrackerConfig, Limit, RestoreMemory};
 use crate::files;
@@ -37,11 +38,25 @@ pub(crate) fn for_boot(spec: &VmSpec, config: &FirecrackerConfig) -> serde_json:
         let interface = interface(tap, mac.to_string(), config);
         settings.push(put(&format!("/network-interfaces/{INTERFACE}"), &interface)?);
     }
+    settings.extend(metadata(spec, config)?);
     if let Some(balloon) = &config.balloon {
         settings.push(put("/balloon", &empty_balloon(balloon))?);
     }
     settings.extend(for_restore(config)?);
     Ok(settings)
+}
+
+/// Off unless it is asked for: secrets travel over the boot channel.
+fn metadata(spec: &VmSpec, config: &FirecrackerConfig) -> serde_json::Result<Vec<Setting>> {
+    let (Some(mmds), Network::Tap { .. }) = (&config.mmds, &spec.network) else { return Ok(Vec::new()) };
+    let service = MmdsConfig {
+        network_interfaces: vec![INTERFACE.to_owned()],
+        version: Some(MmdsVersion::V2),
+        ipv4_address: None,
+        imds_compat: None,
+    };
+    let contents = MmdsContentsObject(mmds.contents.clone());
+    Ok(vec![put("/mmds/config", &service)?, put("/mmds", &contents)?])
 }
 
 /// What a snapshot does not hold, and is set again before each restore.
@@ -211,6 +226,17 @@ mod tests {
         assert_eq!(load.resume_vm, Some(true));
         let plugged = NetworkOverride { iface_id: "eth0".into(), host_dev_name: "tap0".into() };
         assert_eq!(load.network_overrides, Some(vec![plugged]));
+    }
+
+    #[test]
+    fn the_metadata_service_is_off_unless_asked_for_and_then_wants_a_token() {
+        let off = for_boot(&spec(), &FirecrackerConfig::default()).unwrap();
+        assert!(off.iter().all(|setting| !setting.path.starts_with("/mmds")));
+        let contents = json!({"region": "here"}).as_object().unwrap().clone();
+        let mmds = Some(crate::config::MmdsConfig { contents });
+        let on = for_boot(&spec(), &FirecrackerConfig { mmds, ..FirecrackerConfig::default() }).unwrap();
+        assert_eq!(value(&on, "/mmds/config"), &json!({"network_interfaces": ["eth0"], "version": "V2"}));
+        assert_eq!(value(&on, "/mmds"), &json!({"region": "here"}));
     }
 
     #[test]

@@ -5,8 +5,9 @@
 use crate::files;
 use flames_vmm::jail::{Access, open_to_others};
 use flames_vmm::{Error, Result, SnapshotParts, UnfinishedParts};
-use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::fs::File;
+use std::io::{self, Seek};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 /// What was written inside a cage. Removed when dropped, unless it was taken out.
@@ -22,6 +23,27 @@ const MODE: u32 = 0o600;
 impl Inside {
     pub(crate) fn new(cage: &Path) -> Self {
         Self { memory: cage.join(files::NEW_MEMORY), device_state: cage.join(files::NEW_STATE) }
+    }
+
+    /// Lays a copy of an earlier memory where the new one is to be: Firecracker writes into it what has changed since.
+    /// On file systems that can, the copy shares its blocks.
+    pub(crate) async fn lay_base(&self, base: File) -> io::Result<()> {
+        let (memory, cage) = (self.memory.clone(), self.memory.parent().map(Path::to_owned));
+        let copied = tokio::task::spawn_blocking(move || {
+            let owner = std::fs::metadata(cage.unwrap_or_default())?;
+            let mut copy = File::options().write(true).create_new(true).mode(MODE).open(&memory)?;
+            if rustix::fs::ioctl_ficlone(&copy, &base).is_err() {
+                // From the start, wherever an earlier copy left off.
+                (&base).rewind()?;
+                io::copy(&mut &base, &mut copy)?;
+            }
+            chown(&memory, Some(owner.uid()), Some(owner.gid()))
+        });
+        let copied = copied.await.map_err(io::Error::other).flatten();
+        if copied.is_err() {
+            let _nothing_there = std::fs::remove_file(&self.memory);
+        }
+        copied
     }
 
     /// Moves both files to where `parts` wants them: both are there then, or neither.
@@ -69,6 +91,22 @@ mod tests {
 
     fn is_empty(folder: &Path) -> bool {
         std::fs::read_dir(folder).unwrap().count() == 0
+    }
+
+    #[tokio::test]
+    async fn a_base_is_copied_whole_each_time_and_stays_as_it_is() {
+        let (cage, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let base = folder.path().join("base");
+        std::fs::write(&base, "memory").unwrap();
+        let file = File::open(&base).unwrap();
+        for _ in 0..2 {
+            let inside = Inside::new(cage.path());
+            inside.lay_base(file.try_clone().unwrap()).await.unwrap();
+            assert_eq!(std::fs::read(&inside.memory).unwrap(), b"memory");
+            std::fs::write(&inside.memory, "altered").unwrap();
+            assert!(inside.lay_base(file.try_clone().unwrap()).await.is_err(), "one is there");
+        }
+        assert_eq!(std::fs::read(&base).unwrap(), b"memory");
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ use flames_vmm::{
     AgentReady, BootingVm, CONSOLE_FILE, Error, ErrorKind, Exit, PreparedVm, Result, RunningVm,
     SnapshotParts, StopDeadlines, UnfinishedParts, VmDescription, VmHandle, VmId, VmState,
 };
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,9 +68,22 @@ pub(crate) struct Vm {
     handler: Option<Handler>,
     version: String,
     snapshot_timeout: Duration,
+    /// Where written pages are tracked.
+    tracked: Option<Tracked>,
     lines: Lines,
     stop_asked: AtomicBool,
     exit: OnceCell<Exit>,
+}
+
+/// The snapshot from which this VM differs by the pages that were written since; none is known of one that booted, or
+/// that an earlier daemon started.
+#[derive(Debug, Default)]
+pub(crate) struct Tracked(Mutex<Option<File>>);
+
+impl Tracked {
+    pub(crate) fn since(memory: &Path) -> io::Result<Self> {
+        Ok(Self(Mutex::new(Some(File::open(memory)?))))
+    }
 }
 
 /// What a VM needs to be attached to.
@@ -78,6 +92,7 @@ pub(crate) struct Attach {
     pub(crate) id: VmId,
     pub(crate) resources: Resources,
     pub(crate) handler: Option<Handler>,
+    pub(crate) tracked: Option<Tracked>,
     pub(crate) version: String,
     pub(crate) console_limit: u64,
     pub(crate) command_timeout: Duration,
@@ -254,12 +269,12 @@ impl Vm {
     }
 
     fn new(with: Attach, process: Process, lines: Lines) -> Self {
-        let Attach { id, resources, handler, version, snapshot_timeout, .. } = with;
+        let Attach { id, resources, handler, tracked, version, snapshot_timeout, .. } = with;
         let (stop_asked, exit) = (AtomicBool::new(false), OnceCell::new());
         if let Some(handler) = &handler {
             handler.guard(process.grip());
         }
-        Self { id, resources, process, handler, version, snapshot_timeout, lines, stop_asked, exit }
+        Self { id, resources, process, handler, version, snapshot_timeout, tracked, lines, stop_asked, exit }
     }
 
     /// Sets the machine up.
@@ -336,6 +351,26 @@ impl Vm {
         Exit { cause, last_output: format!("{console_tail}\n{printed}").trim().to_owned() }
     }
 
+    /// What the next snapshot is to hold: only what was written since the last one, where that is known. Until it is
+    /// whole nothing is known: what fails half way may have taken note of pages that were never written.
+    async fn lay_base(&self, inside: &Inside) -> SnapshotType {
+        let Some(tracked) = &self.tracked else { return SnapshotType::Full };
+        let Some(base) = tracked.0.lock().await.take() else { return SnapshotType::Full };
+        match inside.lay_base(base).await {
+            Ok(()) => SnapshotType::Diff,
+            Err(error) => {
+                tracing::warn!(vm = %self.id, %error, "cannot copy the last snapshot: all of the memory is written");
+                SnapshotType::Full
+            }
+        }
+    }
+
+    async fn track_from(&self, memory: &Path) {
+        if let Some(tracked) = &self.tracked {
+            *tracked.0.lock().await = File::open(memory).ok();
+        }
+    }
+
     /// Puts a failed request into words: a VMM that is gone says why it went.
     async fn checked<T>(&self, operation: &'static str, outcome: Result<T, ApiError>) -> Result<T> {
         let error = match outcome {
@@ -397,13 +432,14 @@ impl RunningVm for Vm {
         let create = SnapshotCreateParams {
             snapshot_path: files::NEW_STATE.to_owned(),
             mem_file_path: files::NEW_MEMORY.to_owned(),
-            snapshot_type: Some(SnapshotType::Full),
+            snapshot_type: Some(self.lay_base(&inside).await),
         };
         match self.lines.api.put_within("/snapshot/create", &create, self.snapshot_timeout).await {
             Err(ApiError::Refused { fault, .. }) => Err(UnfinishedParts::cannot_write(parts.memory(), fault)),
             outcome => {
                 self.checked("snapshot", outcome).await?;
                 let parts = inside.take_out(parts, &self.version).await?;
+                self.track_from(&parts.memory).await;
                 if self.resources.held.claim.is_some() {
                     // Now and not when the first clone is made: whoever keeps a hash of it watches for changes.
                     let shared = make_readable(&parts);

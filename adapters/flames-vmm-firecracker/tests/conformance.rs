@@ -8,6 +8,11 @@ mod memory_from_a_file {
     flames_vmm::vmm_conformance!(FirecrackerFactory::jailed().await);
 }
 
+mod snapshots_of_differences {
+    use crate::support::FirecrackerFactory;
+    flames_vmm::vmm_conformance!(FirecrackerFactory::with_tracked_pages().await);
+}
+
 mod memory_from_a_page_fault_handler {
     use crate::support::FirecrackerFactory;
     flames_vmm::vmm_conformance!(FirecrackerFactory::with_page_faults().await);

@@ -288,6 +288,9 @@ pub(crate) struct Vmm {
     pub(crate) jail: Jail,
     /// Where the memory of a guest that Firecracker restores comes from.
     pub(crate) restore_memory: RestoreMemory,
+    /// Whether Firecracker keeps track of the pages that guests write: snapshots of VMs that were restored, or were
+    /// snapshotted before, then write those alone, over a copy of the earlier one.
+    pub(crate) track_dirty_pages: bool,
     /// First of the user and group ids that jailed VMs get, one each.
     #[schemars(range(min = 1))]
     pub(crate) first_uid: u32,
@@ -418,6 +421,7 @@ impl Default for Vmm {
             jailer: PathBuf::from("jailer"),
             jail: Jail::default(),
             restore_memory: RestoreMemory::default(),
+            track_dirty_pages: false,
             first_uid: 1_000_000,
             uids: 65_536,
             cgroup_controllers: ["memory", "cpu", "pids"].map(str::to_owned).into(),

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 const FACTS: &str = include_str!("../../api/facts.json");
 
 /// Definitions that Flames does not use, and why.
-const UNUSED: [(&str, &str); 15] = [
+const UNUSED: [(&str, &str); 13] = [
     ("ArmRegisterModifier", "custom CPU templates: the named ones are what is supported"),
     ("CpuConfig", "custom CPU templates"),
     ("CpuidLeafModifier", "custom CPU templates"),
@@ -20,8 +20,6 @@ const UNUSED: [(&str, &str); 15] = [
     ("MemoryHotplugConfig", "the balloon gives memory back; sandboxes do not grow"),
     ("MemoryHotplugSizeUpdate", "as above"),
     ("MemoryHotplugStatus", "as above"),
-    ("MmdsConfig", "off: secrets travel over the boot channel, and no guest reaches a metadata address"),
-    ("MmdsContentsObject", "as above"),
     ("MsrModifier", "custom CPU templates"),
     ("PartialPmem", "drives are block devices"),
     ("Pmem", "drives are block devices"),
@@ -81,6 +79,8 @@ fn typed() -> Vec<(&'static str, Schema)> {
         MachineConfiguration,
         MemoryBackend,
         Metrics,
+        MmdsConfig,
+        MmdsContentsObject,
         NetworkInterface,
         NetworkOverride,
         PartialDrive,

@@ -185,6 +185,14 @@ api_values! {
         guest_cmd: Option<u32>,
     }
 
+    /// `PUT /mmds/config`
+    struct MmdsConfig {
+        network_interfaces: Vec<String>,
+        version: Option<MmdsVersion>,
+        ipv4_address: Option<String>,
+        imds_compat: Option<bool>,
+    }
+
     /// `PUT /entropy`
     struct EntropyDevice {
         rate_limiter: Option<RateLimiter>,
@@ -276,6 +284,12 @@ api_values! {
     }
 }
 
+/// `PUT /mmds`: anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct MmdsContentsObject(pub(crate) serde_json::Map<String, serde_json::Value>);
+
 api_words! {
     /// A mask over the processor's features, so that a snapshot fits another model.
     pub enum CpuTemplate { C3, T2, T2S, T2CL, T2A, V1N1, None }
@@ -301,6 +315,10 @@ api_words! {
 
     /// What a VM shall be.
     pub(crate) enum VmTarget { Paused, Resumed }
+
+    /// How the metadata service wants to be asked: `V2` with a token, which a request that a server was tricked into
+    /// does not have.
+    pub(crate) enum MmdsVersion { V1, V2 }
 
     /// What an instance is.
     pub(crate) enum InstanceState {

@@ -64,6 +64,13 @@ impl FirecrackerFactory {
         Self::find(JailMode::Jailed).await
     }
 
+    /// Whose snapshots hold what was written since the last one, laid over it.
+    pub(crate) async fn with_tracked_pages() -> Option<Self> {
+        let mut factory = Self::jailed().await?;
+        factory.config.track_dirty_pages = true;
+        Some(factory)
+    }
+
     /// Whose guests' memory comes from a page-fault handler.
     pub(crate) async fn with_page_faults() -> Option<Self> {
         let mut factory = Self::jailed().await?;

@@ -51,6 +51,7 @@ fn firecracker(config: &Config) -> FirecrackerDriver {
             RestoreMemory::File => flames_vmm_firecracker::RestoreMemory::File,
             RestoreMemory::Userfaultfd => flames_vmm_firecracker::RestoreMemory::Userfaultfd,
         },
+        track_dirty_pages: config.vmm.track_dirty_pages,
         ..FirecrackerConfig::default()
     })
 }
