@@ -139,7 +139,7 @@ def metrics_are_inside_their_range_and_remembered():
     # The next one comes by the clock of the daemon.
     eventually(lambda: len(sandbox.get_metrics(start=before)) >= 2, 40)
     times = [metric.timestamp for metric in sandbox.get_metrics(start=before, end=now + datetime.timedelta(minutes=5))]
-    assert times == sorted(set(times)) and (times[-1] - times[0]).total_seconds() >= 5, times
+    assert len(times) >= 2 and times == sorted(set(times)), times
     sandbox.kill()
 
 
