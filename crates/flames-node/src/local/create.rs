@@ -10,27 +10,21 @@
 //!
 //! A member of a warm pool is a creation that stopped after a step; handing it out runs the rest (`give.rs`).
 
+mod steps;
+mod waiting;
+
 use super::Inner;
-use super::capture::capture;
-use super::handshake::{self, Inherited};
+use super::handshake::Inherited;
 use super::machine::MachineName;
-use super::name_server;
-use super::record::{Phase, RunRecord, remove_run_dir};
+use super::record::{Phase, RunRecord};
 use super::run::{Holds, Line, Run};
 use super::source::{Images, Source};
-use crate::disk::blocking;
 use crate::error::{CreateError, CreateStep};
 use crate::net::{GUEST_IP, HOST_IP, PREFIX};
-use crate::paths::{RunDir, io_error, make_private_dir};
-use crate::snapshot::{GuestFacts, Partial};
-use crate::{
-    AccessToken, Console, CreateVm, GuestClient, RunFacts, SnapshotTimings, StageTimings, StartProcess,
-};
-use flames_guest::control::Greeting;
-use flames_vmm::{
-    BootChannel, Disk, DiskAccess, Error, ErrorKind, PrepareFor, PreparedVm, Result, RunningVm,
-    StopDeadlines, VmId, VmSpec,
-};
+use crate::paths::RunDir;
+use crate::snapshot::GuestFacts;
+use crate::{AccessToken, CreateVm, GuestClient, RunFacts, StageTimings};
+use flames_vmm::{Error, ErrorKind, PreparedVm, Result, RunningVm, VmId};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::fmt;
@@ -215,173 +209,6 @@ impl Creation {
         }
     }
 
-    async fn admit(&mut self) -> Result<()> {
-        let limits = self.node.limits();
-        limits.check(&self.request)?;
-        self.node.networks.check(&self.request.network)?;
-        self.node.assets.check()?;
-        self.node.disks.admit(self.request.disk)
-    }
-
-    /// The image was found before; a snapshot must fit this host, be what was written, and be of the size asked for.
-    async fn check_source(&mut self) -> Result<()> {
-        let Source::Snapshot(snapshot) = &self.source else { return Ok(()) };
-        let asked = (self.request.vcpus, self.request.memory, self.request.disk);
-        let guest = &snapshot.manifest.guest;
-        if asked != (guest.vcpus, guest.memory, guest.disk) {
-            return Err(Error::new(ErrorKind::InvalidInput, "snapshot", snapshot.id().as_str()).detail(
-                format!(
-                    "was taken with {} vcpus, {} memory and {} disk: a clone has the same",
-                    guest.vcpus, guest.memory, guest.disk
-                ),
-            ));
-        }
-        let host = self.node.host_facts().await?.clone();
-        let snapshot = Arc::clone(snapshot);
-        blocking("snapshot", move || snapshot.check(&host)).await
-    }
-
-    async fn lease_network(&mut self) -> Result<()> {
-        let start = Instant::now();
-        let lease = self.node.networks.lease().await?;
-        self.line = Some(Line::new(self.node.dialer.clone(), lease));
-        self.timings.network_ms = ms_since(start);
-        Ok(())
-    }
-
-    async fn release_network(&mut self) -> Result<()> {
-        let Some(line) = self.line.take() else { return Ok(()) };
-        line.cut.cancel();
-        blocking("network", move || line.lease.release()).await
-    }
-
-    async fn make_disk(&mut self) -> Result<()> {
-        let start = Instant::now();
-        let dir = self.node.data.run(self.machine.id())?;
-        if dir.path().exists() {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                "run directory",
-                dir.path().display().to_string(),
-            ));
-        }
-        make_private_dir(dir.path())?;
-        self.dir = Some(dir.clone());
-        self.keep_image(&dir)?;
-        self.write_record(Phase::Creating)?;
-        match &self.source {
-            Source::Image(_) => self.node.disks.create(&dir.disk(), self.request.disk).await?,
-            Source::Snapshot(snapshot) => self.node.disks.copy(&snapshot.disk(), &dir.disk()).await?,
-        }
-        self.timings.disk_ms = ms_since(start);
-        Ok(())
-    }
-
-    /// Keeps the template's image for as long as the run lives: the template may be built anew under its name meanwhile.
-    /// A snapshot keeps its own; an image on another file system belongs to the installation and stays.
-    fn keep_image(&mut self, dir: &RunDir) -> Result<()> {
-        let Source::Image(image) = &self.source else { return Ok(()) };
-        let (image, link) = (&image.template.image, dir.image());
-        let file = std::fs::canonicalize(image).map_err(|error| io_error("image", image, "find", error))?;
-        match std::fs::hard_link(&file, &link) {
-            Ok(()) => self.image = Some(link),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(io_error("image", file, "link", error));
-            }
-            Err(_) => {}
-        }
-        Ok(())
-    }
-
-    async fn remove_run_dir(&mut self) -> Result<()> {
-        let Some(dir) = self.dir.take() else { return Ok(()) };
-        blocking("run directory", move || remove_run_dir(&dir)).await
-    }
-
-    async fn spawn_vmm(&mut self) -> Result<()> {
-        let start = Instant::now();
-        let spec = self.spec()?;
-        let purpose = match &self.source {
-            Source::Image(_) => PrepareFor::Boot,
-            Source::Snapshot(snapshot) => PrepareFor::Restore(snapshot.parts()),
-        };
-        self.prepared = Some(self.node.driver.prepare(spec, purpose).await?);
-        self.timings.vmm_spawn_ms = ms_since(start);
-        Ok(())
-    }
-
-    /// Ends the VMM in whatever phase it is and waits until it is gone: the network behind it is taken
-    /// apart next (hazard C5).
-    async fn end_vmm(&mut self) -> Result<()> {
-        drop(self.prepared.take()); // kills it, or leaves it to the handle
-        if let Some(running) = self.running.take() {
-            return running.vm.stop(StopDeadlines::KILL).await.map(drop);
-        }
-        match &self.dir {
-            Some(dir) => self.node.end_vmm_of(self.machine.id(), dir).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn boot(&mut self) -> Result<()> {
-        let start = Instant::now();
-        let prepared = self.prepared.take().ok_or_else(|| missing("prepared VM"))?;
-        let deadline = self.request.boot_deadline;
-        let work = tokio::time::timeout(deadline, start_guest(prepared, &self.source, &self.control));
-        self.running = Some(match work.await {
-            Ok(running) => running?,
-            Err(_) => return Err(self.boot_timeout()),
-        });
-        match &self.source {
-            Source::Image(_) => self.timings.kernel_to_agent_ms = ms_since(start),
-            Source::Snapshot(_) => self.timings.restore_ms = ms_since(start),
-        }
-        Ok(())
-    }
-
-    fn boot_timeout(&self) -> Error {
-        let console = self.dir.as_ref().map(|dir| Console::read(&dir.console(), 2048)).unwrap_or_default();
-        Error::new(ErrorKind::Timeout, "guest", self.request.run.as_str()).operation("boot").detail(format!(
-            "the agent did not report within {} s; the console ends with: {}",
-            self.request.boot_deadline.as_secs_f64(),
-            String::from_utf8_lossy(&console.text).trim()
-        ))
-    }
-
-    /// The handshake: whatever it does not acknowledge, the machine is not handed out.
-    async fn init_agent(&mut self) -> Result<()> {
-        let start = Instant::now();
-        let running = self.running.as_mut().ok_or_else(|| missing("running VM"))?;
-        let line = self.line.as_ref().ok_or_else(|| missing("network"))?;
-        let guest = self.guest.take().unwrap_or_else(|| line.client(self.request.access_token.clone()));
-        let init = handshake::request(&self.request, &self.control, running.inherited)?;
-        handshake::shake(&self.request.run, &guest, &running.control, &init).await?;
-        running.control = self.control.clone();
-        running.inherited = Inherited::Nothing;
-        self.guest = Some(guest); // with its open connection: the first command need not wait for one
-        self.timings.agent_init_ms = ms_since(start);
-        Ok(())
-    }
-
-    /// Tells a guest that has its own token already something more, and makes sure that it took it in.
-    pub(super) async fn tell(&mut self, init: &flames_guest::control::InitRequest) -> Result<()> {
-        let start = Instant::now();
-        let running = self.running.as_ref().ok_or_else(|| missing("running VM"))?;
-        let guest = self.guest.as_ref().ok_or_else(|| missing("guest client"))?;
-        handshake::shake(&self.request.run, guest, &running.control, init).await?;
-        self.timings.agent_init_ms = ms_since(start);
-        Ok(())
-    }
-
-    /// Last of all: a guest that was restored must not speak to anybody before it has time and entropy of its own.
-    async fn open_network(&mut self) -> Result<()> {
-        let line = self.line.as_ref().ok_or_else(|| missing("network"))?;
-        line.set_policy(&self.request.network).await?;
-        let guest = self.guest.as_ref().ok_or_else(|| missing("guest client"))?;
-        name_server::tell(guest, &self.request.network).await;
-        Ok(())
-    }
-
     /// The run is the node's from here on, and a restarted daemon's.
     fn hand_out(mut self) -> Result<Handed, Error> {
         let record = self.record(Phase::HandedOut)?;
@@ -426,108 +253,6 @@ impl Creation {
     /// What the agent takes as the node's own token.
     pub(super) fn control(&self) -> AccessToken {
         self.control.clone()
-    }
-
-    /// Lets the guest read what commands need, so that its clones find it in memory. What an image does not have
-    /// is left out.
-    pub(super) async fn warm_up(&self) {
-        let Some(guest) = &self.guest else { return };
-        for (command, args) in
-            [("true", &[][..]), ("/bin/sh", &["-lc", "true"]), ("/bin/bash", &["-lc", "true"])]
-        {
-            let args = args.iter().map(|&argument| argument.to_owned()).collect();
-            let process = StartProcess { command: command.to_owned(), args, ..StartProcess::default() };
-            let Ok(mut events) = guest.start(&process).await else { continue };
-            while let Some(Ok(_)) = events.next().await {}
-        }
-    }
-
-    /// Lets the guest finish what the warm-up left behind.
-    pub(super) async fn settle(&self) -> Result<()> {
-        match &self.running {
-            Some(running) => super::settle::settle(running.vm.as_ref()).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Captures the guest, which stands still afterwards.
-    pub(super) async fn capture(&self, into: &Partial) -> Result<SnapshotTimings> {
-        let running = self.running.as_ref().ok_or_else(|| missing("running VM"))?;
-        let dir = self.dir.as_ref().ok_or_else(|| missing("run directory"))?;
-        capture(running.vm.as_ref(), &dir.disk(), into).await
-    }
-
-    /// Stops the virtual CPUs of a machine that waits.
-    pub(super) async fn pause(&self) -> Result<()> {
-        self.running.as_ref().ok_or_else(|| missing("running VM"))?.vm.pause().await
-    }
-
-    /// Lets them run again.
-    pub(super) async fn resume(&self) -> Result<()> {
-        self.running.as_ref().ok_or_else(|| missing("running VM"))?.vm.resume().await
-    }
-
-    /// The run directory, once it was made.
-    pub(super) fn dir(&self) -> Option<&RunDir> {
-        self.dir.as_ref()
-    }
-
-    /// The guest's agent; `None` before it served.
-    pub(super) fn guest(&self) -> Option<&GuestClient> {
-        self.guest.as_ref()
-    }
-
-    /// The VM; `None` before it ran.
-    pub(super) fn vm(&self) -> Option<&Arc<dyn RunningVm>> {
-        self.running.as_ref().map(|running| &running.vm)
-    }
-
-    fn spec(&self) -> Result<VmSpec> {
-        let line = self.line.as_ref().ok_or_else(|| missing("network"))?;
-        let dir = self.dir.as_ref().ok_or_else(|| missing("run directory"))?;
-        let greeting = Greeting { control_token: self.control.expose().to_owned() };
-        let greeting = serde_json::to_string(&greeting).map_err(|error| missing("greeting").source(error))?;
-        let disk = |path, access| Disk { path, access };
-        let images = self.images();
-        Ok(VmSpec {
-            id: self.machine.id().clone(),
-            run_dir: dir.path().to_owned(),
-            vcpus: self.request.vcpus,
-            memory: self.request.memory,
-            kernel: self.node.assets.kernel(),
-            kernel_args: kernel_args(),
-            // The guest's order: the agent's disk is the kernel's root, then the image, then what is its own.
-            disks: vec![
-                disk(images.agent, DiskAccess::ReadOnly),
-                disk(images.image, DiskAccess::ReadOnly),
-                disk(dir.disk(), DiskAccess::ReadWrite),
-            ],
-            network: line.lease.network(),
-            boot_channel: BootChannel { greeting },
-            console_limit_bytes: self.node.config.console_limit_bytes,
-        })
-    }
-}
-
-/// Boots or restores, until the agent serves.
-async fn start_guest(
-    prepared: Box<dyn PreparedVm>,
-    source: &Source,
-    fresh_control: &AccessToken,
-) -> Result<Running> {
-    match source {
-        Source::Image(_) => {
-            let (vm, ready) = prepared.boot().await?.ready().await?;
-            let (agent_version, control) = (ready.version, fresh_control.clone());
-            Ok(Running { vm: Arc::from(vm), agent_version, control, inherited: Inherited::Nothing })
-        }
-        Source::Snapshot(snapshot) => {
-            let vm = Arc::from(prepared.restore().await?);
-            let manifest = &snapshot.manifest;
-            let (agent_version, control) =
-                (manifest.guest.agent_version.clone(), manifest.control_token.clone());
-            Ok(Running { vm, agent_version, control, inherited: Inherited::Connections })
-        }
     }
 }
 
