@@ -150,7 +150,7 @@ async fn a_page_fault_handler_that_cannot_start_is_quoted_and_nothing_stays() {
         std::fs::read_dir(&spec.run_dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     let is_log = |name: &std::ffi::OsString| {
         let name = name.to_string_lossy();
-        name.ends_with(".log") || name.ends_with(".stderr")
+        [".log", ".log.times", ".stderr"].iter().any(|end| name.ends_with(end))
     };
     assert!(left.iter().all(is_log), "{left:?}");
 }

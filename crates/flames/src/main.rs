@@ -26,11 +26,12 @@ mod providers;
 mod webhook;
 
 use clap::Parser;
+use std::ffi::OsString;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    if let Some(orders) = page_fault_orders() {
+    if let Some(orders) = page_fault_orders(std::env::args_os().skip(1)) {
         return flames_node::faults::serve(&orders);
     }
     let cli = cli::Cli::parse();
@@ -51,9 +52,8 @@ fn main() -> ExitCode {
 
 /// Of a process that the Firecracker driver starts to fill a guest's memory. Not a command: nobody types it, and it must
 /// come before there is a second thread.
-fn page_fault_orders() -> Option<String> {
-    let mut arguments = std::env::args().skip(1);
-    let (what, orders) = (arguments.next()?, arguments.next()?);
+fn page_fault_orders(mut arguments: impl Iterator<Item = OsString>) -> Option<String> {
+    let (what, orders) = (arguments.next()?, arguments.next()?.into_string().ok()?);
     (what == flames_vmm::faults::ARGUMENT && orders.starts_with('{')).then_some(orders)
 }
 
@@ -70,5 +70,29 @@ fn start_logging(cli: &cli::Cli) {
     match &cli.command {
         cli::Command::Up(up) if up.log_json => logs.json().init(),
         _ => logs.with_target(false).compact().init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn orders(arguments: &[&str]) -> Option<String> {
+        page_fault_orders(arguments.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn only_the_driver_says_page_faults_with_orders() {
+        assert_eq!(orders(&["page-faults", "{}"]), Some("{}".to_owned()));
+        for others in [&["page-faults"][..], &["page-faults", "--help"], &["run", "{}"], &[]] {
+            assert_eq!(orders(others), None, "{others:?}");
+        }
+    }
+
+    #[test]
+    fn arguments_that_are_no_text_are_left_to_the_command_line() {
+        use std::os::unix::ffi::OsStringExt;
+        let no_text = OsString::from_vec(vec![0xff]);
+        assert_eq!(page_fault_orders([no_text.clone(), no_text].into_iter()), None);
     }
 }

@@ -81,7 +81,7 @@ pub async fn nothing_is_held_after_the_end(factory: &dyn Factory, spec: &VmSpec,
     assert!(left.is_empty(), "{left:?}");
     let names = std::fs::read_dir(&spec.run_dir).unwrap().map(|entry| entry.unwrap().file_name());
     let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
-    let is_log = |name: &String| name.ends_with(".log") || name.ends_with(".stderr");
+    let is_log = |name: &String| [".log", ".log.times", ".stderr"].iter().any(|end| name.ends_with(end));
     assert!(names.iter().all(is_log), "{names:?}");
 }
 
