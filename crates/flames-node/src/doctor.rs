@@ -82,7 +82,7 @@ pub async fn examine(config: &DoctorConfig) -> Vec<Finding> {
     let kvm = tokio::task::spawn_blocking(kvm::measure).await.unwrap_or(KvmSpeed::Hangs);
     let mut findings = vec![
         judge_kvm(&kvm),
-        pick::finding(&pick::pick_with(&config.firecracker, &kvm).await),
+        pick::look(&config.firecracker, &kvm).await,
         judge_rights(NetworkMode::detect()),
         judge_tun(look::open_error(Path::new("/dev/net/tun"))),
         judge_nft(look::version("nft", "--version").await.as_ref()),

@@ -1,10 +1,12 @@
 //! What can be typed.
 
 mod bench;
+mod install;
 pub(crate) mod network;
 pub(crate) mod snapshots;
 
 pub(crate) use bench::{Bench, BenchBoot, BenchCompare, BenchCreate, BenchPool, Ramp};
+pub(crate) use install::{Install, InstallFirecracker, release, sha256};
 
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -111,6 +113,9 @@ pub(crate) enum Command {
     Alerts(Alerts),
     /// Check this machine and say how to mend what is missing
     Doctor,
+    /// Install programs that Flames uses
+    #[command(subcommand)]
+    Install(Install),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -1,7 +1,7 @@
 //! Where things are, from flags, environment, configuration and the usual places, in this order.
 
 use crate::cli::Global;
-use crate::config::Config;
+use crate::config::{Config, Vmm};
 use std::path::{Path, PathBuf};
 
 /// The directories in use.
@@ -30,9 +30,68 @@ impl Places {
         }
     }
 
+    /// Uses the Firecracker that `flames install` put here, where the configuration names no other.
+    pub(crate) fn prefer_installed(&self, vmm: &mut Vmm) {
+        let usual = Vmm::default();
+        let unnamed = vmm.firecracker == usual.firecracker && vmm.jailer == usual.jailer;
+        if let (true, Some([firecracker, jailer])) = (unnamed, Installed::below(&self.data).programs()) {
+            (vmm.firecracker, vmm.jailer) = (firecracker, jailer);
+        }
+    }
+
     /// The socket that the CLI finds the daemon by.
     pub(crate) fn socket(&self) -> PathBuf {
         self.runtime.join("flames.sock")
+    }
+}
+
+/// Releases of Firecracker that `flames install` put into the data directory: a folder each, and a link to the one in use.
+#[derive(Clone, Debug)]
+pub(crate) struct Installed {
+    root: PathBuf,
+}
+
+impl Installed {
+    const IN_USE: &str = "current";
+
+    pub(crate) fn below(data: &Path) -> Self {
+        Self { root: data.join("firecracker") }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn folder(&self, release: &str) -> PathBuf {
+        self.root.join(release)
+    }
+
+    /// `firecracker` and `jailer` of the release in use.
+    pub(crate) fn programs(&self) -> Option<[PathBuf; 2]> {
+        let folder = self.root.join(Self::IN_USE);
+        let programs = ["firecracker", "jailer"].map(|name| folder.join(name));
+        programs.iter().all(|program| program.is_file()).then_some(programs)
+    }
+
+    /// Moves a folder with both programs to its place, over one of the same release, and uses it. VMs that run keep theirs.
+    pub(crate) fn keep(&self, staged: &Path, release: &str) -> std::io::Result<()> {
+        let folder = self.folder(release);
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::rename(staged, folder)?;
+        self.use_release(release)
+    }
+
+    pub(crate) fn use_release(&self, release: &str) -> std::io::Result<()> {
+        let link = self.root.join(".current");
+        match std::fs::remove_file(&link) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::os::unix::fs::symlink(release, &link)?;
+        std::fs::rename(link, self.root.join(Self::IN_USE))
     }
 }
 

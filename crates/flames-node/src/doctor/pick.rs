@@ -80,7 +80,17 @@ fn qemu(why: impl Into<String>) -> Pick {
     Pick { vmm: Vmm::Qemu, why: why.into() }
 }
 
-pub(super) fn finding(pick: &Pick) -> Finding {
+/// What is chosen here, and what would be chosen with little more.
+pub(super) async fn look(firecracker: &Path, kvm: &KvmSpeed) -> Finding {
+    let installed = look::version(&firecracker.to_string_lossy(), "--version").await.is_some();
+    finding(&pick_with(firecracker, kvm).await, installed, kvm)
+}
+
+fn finding(pick: &Pick, installed: bool, kvm: &KvmSpeed) -> Finding {
+    if !installed && judge(kvm).vmm == Vmm::Firecracker {
+        let found = "KVM runs guests at full speed, and Firecracker is not installed: guests run in software";
+        return Finding::warn("vmm", found, "`sudo flames install firecracker`");
+    }
     let name = match pick.vmm {
         Vmm::Qemu => "QEMU, in software",
         Vmm::Firecracker => "Firecracker",
@@ -102,6 +112,16 @@ mod tests {
         for kvm in [KvmSpeed::Absent, KvmSpeed::Denied, KvmSpeed::Hangs] {
             assert_eq!(judge(&kvm).vmm, Vmm::Qemu, "{kvm:?}");
         }
+    }
+
+    #[test]
+    fn where_kvm_is_worth_it_a_missing_firecracker_is_told_with_the_command_that_installs_it() {
+        let fast = KvmSpeed::Measured { instructions_per_second: MIN_INSTRUCTIONS_PER_SECOND };
+        let missing = qemu("`firecracker` is not installed");
+        let told = finding(&missing, false, &fast);
+        assert!(told.mend.is_some_and(|mend| mend.contains("flames install firecracker")));
+        assert_eq!(finding(&missing, false, &KvmSpeed::Absent).mend, None);
+        assert_eq!(finding(&judge(&fast), true, &fast).mend, None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod config;
 mod copy;
 mod doctor;
 mod exec;
+mod install;
 mod keys;
 mod network;
 mod pools;
@@ -46,8 +47,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tls(command) => return tls::run(command),
         _ => {}
     }
-    let config = Config::load(cli.global.config.as_deref())?;
+    let mut config = Config::load(cli.global.config.as_deref())?;
     let places = Places::find(&cli.global, &config);
+    places.prefer_installed(&mut config.vmm);
     let context = Context { global: cli.global, config, places };
     match cli.command {
         Command::Up(up) => up::run(&context, &up).await,
@@ -55,6 +57,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Exec(command) => exec::run(&context, command).await,
         Command::Shell(command) => shell::run(&context, command).await,
         Command::Doctor => doctor::run(&context).await,
+        Command::Install(command) => install::run(&context, &command).await,
         Command::Bench(command) => bench::run(&context, command).await,
         other => client_command(&context, other).await.map(|()| ExitCode::SUCCESS),
     }
@@ -89,6 +92,7 @@ async fn client_command(context: &Context, command: Command) -> anyhow::Result<(
         | Command::Exec(_)
         | Command::Shell(_)
         | Command::Doctor
+        | Command::Install(_)
         | Command::Config(_)
         | Command::Tls(_)
         | Command::Bench(_)
