@@ -40,6 +40,7 @@ use run::Run;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{OnceCell, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,6 +70,10 @@ pub struct NodeConfig {
     pub disk_reserve_bytes: u64,
     /// Bytes of console output kept per run.
     pub console_limit_bytes: u64,
+    /// Further words of guests' kernel command line.
+    pub kernel_args: Vec<String>,
+    /// How long a machine that nobody asked for yet may take to boot or to be restored.
+    pub boot_deadline: Duration,
     /// When templates get snapshots of their own.
     pub template_snapshots: TemplateSnapshots,
     /// Virtual CPUs, memory and disk of a pool's members when its configuration does not say.
@@ -99,6 +104,8 @@ impl NodeConfig {
             ready_slots: 4,
             disk_reserve_bytes: 1 << 30,
             console_limit_bytes: 1 << 20,
+            kernel_args: Vec::new(),
+            boot_deadline: Duration::from_secs(60),
             template_snapshots: TemplateSnapshots::UseOnly,
             usual_size: (1, MiB(256), MiB(1024)),
             failure: FailurePoint::none(),

@@ -302,6 +302,10 @@ pub(crate) struct Vmm {
     /// How much of a sandbox's console is kept, in KiB.
     #[schemars(range(min = 4, max = 1_048_576))]
     pub(crate) console_limit_kib: u64,
+    /// Further words of guests' kernel command line, for a kernel of one's own. A word NAME=VALUE that the kernel does not
+    /// know is in the environment of its first process.
+    #[schemars(inner(regex(pattern = r"^[!-~]+$")))]
+    pub(crate) kernel_args: Vec<String>,
 }
 
 /// Which VMM runs sandboxes.
@@ -426,6 +430,7 @@ impl Default for Vmm {
             uids: 65_536,
             cgroup_controllers: ["memory", "cpu", "pids"].map(str::to_owned).into(),
             console_limit_kib: 1024,
+            kernel_args: Vec::new(),
         }
     }
 }
@@ -567,6 +572,12 @@ mod tests {
             "{:?}",
             mistakes("[api]\nlisten = \n")
         );
+    }
+
+    #[test]
+    fn a_word_for_the_kernel_that_is_two_is_refused() {
+        let told = mistakes("[vmm]\nkernel_args = [\"quiet\", \"a b\"]\n");
+        assert!(told[0].starts_with("f.toml:2: vmm.kernel_args"), "{told:?}");
     }
 
     #[test]

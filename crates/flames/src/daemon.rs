@@ -258,6 +258,8 @@ async fn node(config: &Config, places: &Places, data_dir: &Path, role: Role) -> 
         usual_size: (sandbox.default_vcpus, MiB(sandbox.default_memory_mib), MiB(sandbox.default_disk_mib)),
         disk_reserve_bytes: config.node.reserve_disk_mib << 20,
         console_limit_bytes: config.vmm.console_limit_kib << 10,
+        kernel_args: config.vmm.kernel_args.clone(),
+        boot_deadline: Duration::from_secs(sandbox.boot_deadline_s),
         ..NodeConfig::new(data_dir, &places.assets)
     };
     Ok(LocalNode::open(node, providers::driver(config, &places.data).await?)?)

@@ -1,7 +1,7 @@
 //! Snapshots: of runs when somebody asks, of templates so that creates need not boot.
 
 use super::create::{Creation, ms_since};
-use super::pool::{Size, machine_id, placeholder};
+use super::pool::{Size, machine_id};
 use super::source::{Image, Source};
 use super::{Inner, TemplateSnapshots};
 use crate::disk::{blocking, copy_sparse};
@@ -93,7 +93,7 @@ impl Inner {
 
     /// The name of the template's own snapshot: another kernel, image, agent, VMM, CPU or size is another name.
     pub(super) async fn template_snapshot_id(&self, guest: &GuestFacts) -> Result<SnapshotId> {
-        let facts = (super::create::kernel_args(), self.host_facts().await?, guest);
+        let facts = (self.kernel_args(), self.host_facts().await?, guest);
         let json = serde_json::to_vec(&facts).map_err(|error| {
             Error::new(ErrorKind::Internal, "snapshot", guest.template.as_str()).source(error)
         })?;
@@ -132,7 +132,7 @@ impl Inner {
         let failed = |error| CreateStep::Template.failed(error);
         let image = self.image(template).await.map_err(failed)?;
         let machine = machine_id("tmpl").map_err(failed)?;
-        let request = placeholder(&machine, template.clone(), size).map_err(failed)?;
+        let request = self.placeholder(&machine, template.clone(), size).map_err(failed)?;
         if let Some(snapshot) = self.template_snapshot(&image, &request).await {
             return Ok(snapshot);
         }

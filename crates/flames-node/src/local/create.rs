@@ -256,12 +256,15 @@ impl Creation {
     }
 }
 
-/// What the guest's user space wants on the kernel command line.
-pub(super) fn kernel_args() -> Vec<String> {
-    let mut arguments: Vec<String> =
-        ["root=/dev/vda", "rootfstype=erofs", "ro", "init=/flames-guest"].map(str::to_owned).into();
-    arguments.push(format!("flames.net={GUEST_IP}/{PREFIX},{HOST_IP}"));
-    arguments
+impl Inner {
+    /// What the guest's user space wants of the kernel command line.
+    pub(super) fn kernel_args(&self) -> Vec<String> {
+        let mut arguments: Vec<String> =
+            ["root=/dev/vda", "rootfstype=erofs", "ro", "init=/flames-guest"].map(str::to_owned).into();
+        arguments.push(format!("flames.net={GUEST_IP}/{PREFIX},{HOST_IP}"));
+        arguments.extend(self.config.kernel_args.iter().cloned());
+        arguments
+    }
 }
 
 pub(super) fn ms_since(start: Instant) -> f64 {

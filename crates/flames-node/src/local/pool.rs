@@ -16,8 +16,8 @@ use flames_pool::{
     PoolStatus, PoolView, Reason, Scale, Tally, choose,
 };
 use flames_vmm::{Error, ErrorKind, MiB, Result};
+pub(super) use member::machine_id;
 use member::{Member, Whom};
-pub(super) use member::{machine_id, placeholder};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

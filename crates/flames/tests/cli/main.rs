@@ -6,6 +6,7 @@
 mod adoption;
 mod bad_input;
 mod bad_snapshots;
+mod drivers;
 mod e2b;
 mod egress;
 mod files;

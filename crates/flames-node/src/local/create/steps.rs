@@ -1,6 +1,6 @@
 //! What each step of a create makes, and how it is taken away again.
 
-use super::{Creation, Running, kernel_args, missing, ms_since};
+use super::{Creation, Running, missing, ms_since};
 use crate::disk::blocking;
 use crate::local::handshake::{self, Inherited};
 use crate::local::name_server;
@@ -187,7 +187,7 @@ impl Creation {
             vcpus: self.request.vcpus,
             memory: self.request.memory,
             kernel: self.node.assets.kernel(),
-            kernel_args: kernel_args(),
+            kernel_args: self.node.kernel_args(),
             // The guest's order: the agent's disk is the kernel's root, then the image, then what is its own.
             disks: vec![
                 disk(images.agent, DiskAccess::ReadOnly),

@@ -21,8 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the agent of a member may take to say that it is well.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a member may take to boot or to be restored.
-const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A member of a pool.
 #[derive(Debug)]
@@ -100,7 +98,7 @@ impl Machine {
         let guest = &snapshot.manifest.guest;
         let size = Size { vcpus: guest.vcpus, memory: guest.memory, disk: guest.disk };
         let newcomer = newcomers.next(&guest.template).map_err(failed)?;
-        let request = named(newcomer, placeholder(id, guest.template.clone(), size).map_err(failed)?);
+        let request = named(newcomer, node.placeholder(id, guest.template.clone(), size).map_err(failed)?);
         let source = Source::Snapshot(snapshot);
         let mut creation = Creation::new(Arc::clone(node), request, source, id.clone()).map_err(failed)?;
         let last = match tier {
@@ -172,24 +170,31 @@ fn named(newcomer: Newcomer, anonymous: CreateVm) -> CreateVm {
     }
 }
 
-/// The create that a template's snapshot is made by: nobody's.
-pub(in crate::local) fn placeholder(machine: &VmId, template: TemplateName, size: Size) -> Result<CreateVm> {
-    Ok(CreateVm {
-        run: machine.clone(),
-        hostname: "warm".to_owned(),
-        from: StartFrom::Template(template),
-        level: BootLevel::Instant,
-        identity: Identity::New,
-        vcpus: size.vcpus,
-        memory: size.memory,
-        disk: size.disk,
-        env: Some(Default::default()),
-        access_token: crate::secret::new_token()?,
-        default_user: Some("root".to_owned()),
-        default_workdir: None,
-        network: EgressPolicy::default(),
-        boot_deadline: BOOT_DEADLINE,
-    })
+impl Inner {
+    /// The create that a template's snapshot is made by: nobody's.
+    pub(in crate::local) fn placeholder(
+        &self,
+        machine: &VmId,
+        template: TemplateName,
+        size: Size,
+    ) -> Result<CreateVm> {
+        Ok(CreateVm {
+            run: machine.clone(),
+            hostname: "warm".to_owned(),
+            from: StartFrom::Template(template),
+            level: BootLevel::Instant,
+            identity: Identity::New,
+            vcpus: size.vcpus,
+            memory: size.memory,
+            disk: size.disk,
+            env: Some(Default::default()),
+            access_token: crate::secret::new_token()?,
+            default_user: Some("root".to_owned()),
+            default_workdir: None,
+            network: EgressPolicy::default(),
+            boot_deadline: self.config.boot_deadline,
+        })
+    }
 }
 
 /// A name that no other machine has.
