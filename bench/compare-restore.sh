@@ -27,7 +27,7 @@ export FLAMES_DATA_DIR=$work/d FLAMES_RUNTIME_DIR=$work/r
 daemon=
 finish() {
     if [ -n "$daemon" ]; then
-        "$flames" ls --json 2>/dev/null | python3 -c 'import json,sys; print(*[s["id"] for s in json.load(sys.stdin)["sandboxes"]])' |
+        "$flames" ls --json 2>/dev/null | python3 -c 'import json,sys; print(*[s["id"] for s in json.load(sys.stdin)])' |
             xargs -r "$flames" rm >/dev/null 2>&1 || true
         kill "$daemon" 2>/dev/null || true
         wait "$daemon" 2>/dev/null || true
