@@ -169,7 +169,8 @@ fn vm_from_a_warm_pool_has_the_policy_of_its_create_when_it_is_handed_out() {
         "--max",
         "3",
     ]);
-    let ready = || home.json(&["pool", "show", "mini"])["ready"] == 1;
+    // A pool that was asked may grow.
+    let ready = || home.json(&["pool", "show", "mini"])["ready"].as_u64() >= Some(1);
     host::wait_for("a full pool", ready);
     let created = home.json(&[&["create", "--timeout", "0"], &ALLOWED[..]].concat());
     assert_eq!(created["path"], "warm", "{created}");
