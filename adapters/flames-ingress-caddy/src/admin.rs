@@ -31,8 +31,9 @@ pub(crate) struct Block {
 
 impl Admin {
     pub(crate) fn new(config: &CaddyConfig) -> Result<Self> {
-        let client =
-            Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(config.timeout).no_proxy().build();
+        let client = Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(config.timeout).no_proxy();
+        // Caddy puts a new admin server in place of the old one with each configuration, and resets what is connected to it.
+        let client = client.pool_max_idle_per_host(0).build();
         let client = client.map_err(|source| {
             Error::new(ErrorKind::Internal, "HTTP client", "")
                 .operation("new")
