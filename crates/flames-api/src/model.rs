@@ -15,6 +15,7 @@ use flames_node::{Capacity, Entry, Leak, RunFacts, Template};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use utoipa::ToSchema;
 
 /// A sandbox to make, from a template or from a snapshot. Everything else has a default.
@@ -50,6 +51,10 @@ pub struct CreateRequest {
     /// What happens then.
     #[serde(default)]
     pub on_timeout: OnTimeoutView,
+    /// Seconds that it may run unused before it ends in the same way: no request into it, no open stream, no command
+    /// whose output somebody follows. Default: as long as it likes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_s: Option<u64>,
     /// How fast it should be: `standard`, `fast`, `ultra-fast`, `sub2-second` or `instant`. Default: what the
     /// daemon is configured to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,6 +114,9 @@ pub struct SandboxView {
     /// What happens then.
     #[serde(default)]
     pub on_timeout: OnTimeoutView,
+    /// Seconds that it may run unused before it ends in the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_s: Option<u64>,
     /// The snapshot it was created from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_snapshot: Option<String>,
@@ -448,6 +456,7 @@ impl From<Sandbox> for SandboxView {
         };
         Self {
             on_timeout: sandbox.on_timeout.into(),
+            idle_timeout_s: sandbox.idle_timeout_s.map(NonZeroU64::get),
             from_snapshot,
             forked_from,
             id: sandbox.id.into(),

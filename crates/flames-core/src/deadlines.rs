@@ -3,7 +3,6 @@
 //! A hint, never the truth: whoever acts on it reads the record first.
 
 use crate::SandboxId;
-use crate::sandbox::record::Sandbox;
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -23,9 +22,9 @@ struct Index {
 }
 
 impl Deadlines {
-    /// Takes over when the record says that the sandbox ends.
-    pub(crate) fn set(&self, sandbox: &Sandbox) {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner).set(&sandbox.id, sandbox.ends_at);
+    /// Takes over when a sandbox ends, or has to be looked at because it may; `None` is never.
+    pub(crate) fn set(&self, id: &SandboxId, at: Option<Timestamp>) {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner).set(id, at);
         self.earlier.notify_one();
     }
 

@@ -1,5 +1,6 @@
 //! The control plane of one installation: what the API calls.
 
+use crate::activity::Activity;
 use crate::clock::Clock;
 use crate::deadlines::Deadlines;
 use crate::idempotency::Repeats;
@@ -39,6 +40,7 @@ pub struct ControlPlane {
     pub(crate) room: Room,
     pub(crate) template_settings: SettingsInForce,
     pub(crate) deadlines: Deadlines,
+    pub(crate) activity: Arc<Activity>,
     pub(crate) monitor: Monitor,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
@@ -71,6 +73,7 @@ impl ControlPlane {
         metrics: Metrics,
     ) -> Result<Arc<Self>> {
         let tokens = TokenKey::load_or_create(&providers.state).await?;
+        let activity = Arc::new(Activity::new(Arc::clone(&clock)));
         let plane = Arc::new(Self {
             records: Records::new(Arc::clone(&providers.state)),
             snapshot_records: SnapshotRecords::new(Arc::clone(&providers.state)),
@@ -86,6 +89,7 @@ impl ControlPlane {
             tokens,
             template_settings: SettingsInForce::default(),
             deadlines: Deadlines::default(),
+            activity,
             monitor: Monitor::new(metrics),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),

@@ -8,6 +8,7 @@
 //! ingress in another process cannot open a socket inside a sandbox's network namespace.
 
 use crate::SandboxId;
+use crate::activity::Activity;
 use crate::plane::ControlPlane;
 use crate::sandbox::error::{InvalidRequest, LifecycleError};
 use crate::sandbox::record::Sandbox;
@@ -113,27 +114,30 @@ impl ControlPlane {
     }
 
     async fn keep_forwarders(&self, wanted: &[Wish]) -> Result<()> {
-        let keys: BTreeSet<_> = wanted.iter().map(|wish| (wish.run.clone(), wish.port)).collect();
+        let keys: BTreeSet<_> = wanted.iter().map(Wish::key).collect();
         let missing: Vec<_> = {
             let mut forwarders = self.ports.forwarders.lock().unwrap_or_else(PoisonError::into_inner);
             forwarders.retain(|key, _| keys.contains(key));
-            keys.into_iter().filter(|key| !forwarders.contains_key(key)).collect()
+            wanted.iter().filter(|wish| !forwarders.contains_key(&wish.key())).collect()
         };
-        for (run, port) in missing {
-            let forwarder = Forwarder::start(Arc::clone(&self.node), run.clone(), port).await?;
+        for wish in missing {
+            let forwarder = Forwarder::start(self.way(wish)).await?;
             self.ports
                 .forwarders
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .insert((run, port), forwarder);
+                .insert(wish.key(), forwarder);
         }
         Ok(())
     }
 
+    fn way(&self, wish: &Wish) -> Way {
+        Way { node: Arc::clone(&self.node), activity: Arc::clone(&self.activity), to: wish.clone() }
+    }
+
     fn route(&self, wish: &Wish) -> Result<Route> {
-        let key = (wish.run.clone(), wish.port);
         let forwarders = self.ports.forwarders.lock().unwrap_or_else(PoisonError::into_inner);
-        let forwarder = forwarders.get(&key);
+        let forwarder = forwarders.get(&wish.key());
         let address = forwarder.map(|forwarder| forwarder.address).ok_or_else(|| {
             Error::new(ErrorKind::Internal, "forwarder", format!("{}:{}", wish.run, wish.port))
         })?;
@@ -148,6 +152,21 @@ struct Wish {
     id: SandboxId,
     run: VmId,
     port: u16,
+}
+
+/// What a forwarder needs to lead a connection into a sandbox.
+#[derive(Clone, Debug)]
+struct Way {
+    node: Arc<dyn Node>,
+    activity: Arc<Activity>,
+    to: Wish,
+}
+
+impl Wish {
+    /// What its forwarder is kept under.
+    fn key(&self) -> (VmId, u16) {
+        (self.run.clone(), self.port)
+    }
 }
 
 fn exposed(sandbox: &Sandbox) -> impl Iterator<Item = Wish> {
@@ -177,25 +196,24 @@ fn route_id(id: &SandboxId, port: u16) -> Result<RouteId> {
 }
 
 impl Forwarder {
-    async fn start(node: Arc<dyn Node>, run: VmId, port: u16) -> Result<Self> {
+    async fn start(way: Way) -> Result<Self> {
         let failed = |error| Error::new(ErrorKind::Unavailable, "listener", "127.0.0.1").source(error);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, node, run, port, stop.clone())));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, way, stop.clone())));
         Ok(Self { address, _stop: stop.drop_guard() })
     }
 }
 
-async fn accept(listener: TcpListener, node: Arc<dyn Node>, run: VmId, port: u16, stop: CancellationToken) {
+async fn accept(listener: TcpListener, way: Way, stop: CancellationToken) {
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
-                let through = pass(client, Arc::clone(&node), run.clone(), port);
-                tokio::spawn(stop.clone().run_until_cancelled_owned(through));
+                tokio::spawn(stop.clone().run_until_cancelled_owned(pass(client, way.clone())));
             }
             Err(error) => {
-                tracing::warn!(%run, port, %error, "a forwarder cannot accept");
+                tracing::warn!(run = %way.to.run, port = way.to.port, %error, "a forwarder cannot accept");
                 // The usual cause is a lack of descriptors, which has no event for its end.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -206,8 +224,10 @@ async fn accept(listener: TcpListener, node: Arc<dyn Node>, run: VmId, port: u16
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Copies both ways until both sides have ended. A guest without a listener closes the client's connection,
-/// which the ingress answers with 502.
-async fn pass(mut client: TcpStream, node: Arc<dyn Node>, run: VmId, port: u16) {
+/// which the ingress answers with 502. An open connection is a use of the sandbox.
+async fn pass(mut client: TcpStream, way: Way) {
+    let Way { node, activity, to: Wish { id, run, port } } = way;
+    let _work = activity.begin(&id);
     match node.connect(&run, port).await {
         Ok(mut guest) => drop(tokio::io::copy_bidirectional(&mut client, &mut guest).await),
         Err(error) => tracing::debug!(%run, port, %error, "nothing listens in the guest"),

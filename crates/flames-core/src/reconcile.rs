@@ -6,7 +6,7 @@
 //! | reconciler | should be | is | wakes |
 //! |---|---|---|---|
 //! | start | the records | the runs on the host | once, before the first request |
-//! | expiry | no sandbox past its end | the deadlines | at the next end, or when one is set |
+//! | expiry | no sandbox past its end, none idle beyond its limit | the deadlines, the uses in memory | at the next end, or when one is set |
 //! | exits | a record in `failed` for a VMM that ended by itself | the record | when a VMM exits |
 //! | ports | a forwarder and a route for each exposed port | those in force | when a record's ports change |
 //! | sweep | no record stuck in a passing state, none without its VM, no snapshot without a record | records, runs and snapshots | every [`SWEEP_EVERY`] |
@@ -60,7 +60,7 @@ impl ControlPlane {
     async fn step_at_start(&self, stored: &Stored, host: &Host) {
         let sandbox = &stored.sandbox;
         match after_restart(sandbox, host.living.contains(&sandbox.run)) {
-            Step::Keep => self.deadlines.set(sandbox),
+            Step::Keep => self.watch_anew(sandbox),
             Step::Settle => self.settle(stored, host).await,
             Step::Expire => self.expire_now(sandbox).await,
             Step::Destroy => self.destroy_logged(&sandbox.id).await,
@@ -109,16 +109,21 @@ impl ControlPlane {
         match self.get(id).await {
             // Somebody brings it somewhere, and sets its deadline anew at the end of that.
             Ok(sandbox) if matches!(sandbox.state, State::Pausing | State::Resuming) => {}
-            Ok(sandbox) if is_over(&sandbox, self.clock.now()) => self.expire_now(&sandbox).await,
-            // A later end was set meanwhile.
-            Ok(sandbox) => self.deadlines.set(&sandbox),
-            Err(LifecycleError::NotFound(_)) => {}
+            Ok(sandbox) if self.is_over(&sandbox) => self.expire_now(&sandbox).await,
+            // A later end was set meanwhile, or it was used.
+            Ok(sandbox) => self.watch_end(&sandbox),
+            Err(LifecycleError::NotFound(_)) => self.forget_end(id),
             Err(error) => tracing::warn!(sandbox = %id, %error, "cannot be expired yet: left to the sweep"),
         }
     }
 
+    fn is_over(&self, sandbox: &Sandbox) -> bool {
+        is_past(self.end_of(sandbox), self.clock.now())
+    }
+
     async fn expire_now(&self, sandbox: &Sandbox) {
-        tracing::info!(sandbox = %sandbox.id, on_timeout = ?sandbox.on_timeout, "its time is over");
+        let idle = !is_past(sandbox.ends_at, self.clock.now());
+        tracing::info!(sandbox = %sandbox.id, on_timeout = ?sandbox.on_timeout, idle, "its time is over");
         if sandbox.on_timeout == OnTimeout::Kill || !sandbox.is_up() {
             return self.destroy_logged(&sandbox.id).await;
         }
@@ -189,7 +194,8 @@ impl ControlPlane {
         for stored in records {
             let sandbox = &stored.sandbox;
             let patience = self.patience(sandbox.state);
-            match sweep_step(sandbox, host.living.contains(&sandbox.run), now, patience) {
+            let lives = host.living.contains(&sandbox.run);
+            match sweep_step(sandbox, lives, self.end_of(sandbox), now, patience) {
                 Step::Keep => {}
                 Step::Settle => self.settle(&stored, &host).await,
                 Step::Expire => self.expire_now(sandbox).await,
@@ -212,7 +218,7 @@ impl ControlPlane {
     }
 
     pub(crate) async fn fail_logged(&self, id: &SandboxId, failure: Failure) {
-        self.deadlines.remove(id);
+        self.forget_end(id);
         if let Err(error) = self.fail(id, failure).await {
             tracing::warn!(sandbox = %id, %error, "could not be marked as failed yet");
         }
@@ -242,7 +248,13 @@ fn after_restart(sandbox: &Sandbox, lives: bool) -> Step {
 }
 
 /// What to do about a record while the daemon runs. Young ones are left alone: somebody is at work on them.
-fn sweep_step(sandbox: &Sandbox, lives: bool, now: Timestamp, patience: Duration) -> Step {
+fn sweep_step(
+    sandbox: &Sandbox,
+    lives: bool,
+    end: Option<Timestamp>,
+    now: Timestamp,
+    patience: Duration,
+) -> Step {
     if now.duration_since(sandbox.changed_at)
         < SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX)
     {
@@ -255,14 +267,14 @@ fn sweep_step(sandbox: &Sandbox, lives: bool, now: Timestamp, patience: Duration
         State::Running | State::Paused if !lives => Step::Fail(Failure::LostWhileDown),
         // The host could not take its VM away when it failed.
         State::Failed if lives => sandbox.failure.clone().map_or(Step::Keep, Step::Fail),
-        _ if is_over(sandbox, now) => Step::Expire,
+        _ if is_past(end, now) => Step::Expire,
         _ => Step::Keep,
     }
 }
 
-/// True for a sandbox whose end has come. A failed one has no end: its record stays until it is removed.
-fn is_over(sandbox: &Sandbox, now: Timestamp) -> bool {
-    sandbox.state != State::Failed && sandbox.ends_at.is_some_and(|ends_at| ends_at <= now)
+/// True for an end that has come; `None` never comes.
+fn is_past(end: Option<Timestamp>, now: Timestamp) -> bool {
+    end.is_some_and(|end| end <= now)
 }
 
 /// How long from `now` to `then`; zero if that is past.

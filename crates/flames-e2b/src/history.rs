@@ -99,7 +99,7 @@ impl History {
 
     /// A guest that does not answer has a gap.
     async fn measure(&self, plane: &ControlPlane, id: SandboxId) {
-        let Ok(guest) = plane.guest(&id).await else { return };
+        let Ok(guest) = plane.guest_unnoticed(&id).await else { return };
         if let Ok(used) = guest.metrics().await {
             self.add(&id, Point { at_s: Timestamp::now().as_second(), used });
         }

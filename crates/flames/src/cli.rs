@@ -166,6 +166,10 @@ pub(crate) struct Shape {
     /// Seconds until it ends by itself; 0 is never
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<u64>,
+    /// End it, or with --pause-on-timeout pause it, when it was not used for so long, for example 5m: no request into
+    /// it, no open stream, no command that somebody follows
+    #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
+    pub(crate) idle_timeout: Option<u64>,
     /// Environment of every process in it; may be repeated
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
     pub(crate) env: Vec<(String, String)>,
@@ -434,6 +438,14 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A time of whole seconds, at least one; a bare number is seconds.
+fn whole_seconds(text: &str) -> Result<u64, String> {
+    let span = || text.parse::<jiff::SignedDuration>().ok().filter(|span| span.subsec_nanos() == 0);
+    let seconds = text.parse().ok().or_else(|| u64::try_from(span()?.as_secs()).ok());
+    let wrong = || format!("`{text}` must be a time of whole seconds, at least one, for example 90s or 5m");
+    seconds.filter(|seconds| *seconds > 0).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -450,6 +462,19 @@ mod tests {
         let Command::Run(run) = cli.command else { panic!("not a run") };
         assert_eq!(run.command, ["ls", "-l", "--json"]);
         assert!(!cli.global.json);
+    }
+
+    #[test]
+    fn a_time_to_be_idle_is_whole_seconds_in_any_unit_and_at_least_one() {
+        for (text, seconds) in [("5m", 300), ("90s", 90), ("1h 30m", 5400), ("45", 45)] {
+            assert_eq!(whole_seconds(text), Ok(seconds), "{text}");
+        }
+        for wrong in ["0", "0s", "-5m", "-5", "1500ms", "soon", ""] {
+            assert!(whole_seconds(wrong).is_err(), "{wrong}");
+        }
+        let cli = Cli::try_parse_from(["flames", "create", "--idle-timeout", "5m"]).unwrap();
+        let Command::Create(create) = cli.command else { panic!("not a create") };
+        assert_eq!(create.shape.idle_timeout, Some(300));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flames_core::SandboxId;
+use flames_core::activity::Work;
 use flames_node::WriteFile;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use http_body_util::BodyDataStream;
 use serde::Deserialize;
 use std::io;
@@ -44,7 +45,8 @@ async fn read(
     let size = file.size.map(|size| (header::CONTENT_LENGTH, size.into()));
     let headers: HeaderMap = size.into_iter().collect();
     let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
-    Ok((kind, headers, Body::from_stream(file.body)).into_response())
+    let body = while_read(guest.into_work(), file.body);
+    Ok((kind, headers, Body::from_stream(body)).into_response())
 }
 
 /// Write a file; parents are made, what was there is replaced.
@@ -121,6 +123,14 @@ async fn make(
 ) -> Result<StatusCode, Problem> {
     api.plane.guest(&SandboxId::parse(&id)?).await?.make_dir(&query.path, query.user.as_deref()).await?;
     Ok(StatusCode::CREATED)
+}
+
+/// The same stream; the sandbox is in use until it is dropped.
+fn while_read<S: Stream>(work: Work, stream: S) -> impl Stream<Item = S::Item> {
+    stream.map(move |item| {
+        let _in_use = &work;
+        item
+    })
 }
 
 const MAX_DEPTH: u32 = 32;

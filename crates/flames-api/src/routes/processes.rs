@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use flames_core::SandboxId;
+use flames_core::activity::Work;
 use flames_node::{GuestResult, ProcessEvent, ProcessEvents, Signal, StartProcess, Stdin};
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -47,8 +48,18 @@ async fn exec(
     let asked = Instant::now();
     let id = SandboxId::parse(&id)?;
     let process = to_process(request)?;
-    let events = api.plane.guest(&id).await?.start(&process).await?;
-    Ok(ndjson(follow(api, id, events, asked)))
+    let guest = api.plane.guest(&id).await?;
+    let events = guest.start(&process).await?;
+    let follow = Follow {
+        api,
+        id,
+        events,
+        asked,
+        first_output_ms: None,
+        phase: Phase::Starting,
+        _work: guest.into_work(),
+    };
+    Ok(ndjson(follow.lines()))
 }
 
 /// The processes that were started through the API and have not ended.
@@ -190,6 +201,8 @@ struct Follow {
     asked: Instant,
     first_output_ms: Option<f64>,
     phase: Phase,
+    /// As long as somebody follows it the sandbox is in use.
+    _work: Work,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -199,17 +212,11 @@ enum Phase {
     Ended,
 }
 
-fn follow(
-    api: Api,
-    id: SandboxId,
-    events: ProcessEvents,
-    asked: Instant,
-) -> impl futures::Stream<Item = ExecEvent> + Send {
-    let follow = Follow { api, id, events, asked, first_output_ms: None, phase: Phase::Starting };
-    futures::stream::unfold(follow, |mut follow| async move { Some((follow.step().await?, follow)) })
-}
-
 impl Follow {
+    fn lines(self) -> impl futures::Stream<Item = ExecEvent> + Send {
+        futures::stream::unfold(self, |mut follow| async move { Some((follow.step().await?, follow)) })
+    }
+
     async fn step(&mut self) -> Option<ExecEvent> {
         match self.phase {
             Phase::Starting => {

@@ -194,6 +194,7 @@ fn to_create(request: CreateRequest) -> Result<CreateSandbox, Problem> {
         env: request.env,
         timeout: request.timeout_s.map(timeout),
         on_timeout: request.on_timeout.into(),
+        idle_timeout_s: request.idle_timeout_s,
         entrance: Entrance::default(),
         network: request.network.as_ref().map(EgressPolicy::new).transpose()?,
         id: None,

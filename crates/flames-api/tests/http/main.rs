@@ -10,6 +10,7 @@ mod auth;
 mod fake_node;
 mod files;
 mod house;
+mod idle;
 mod lists;
 mod monitor;
 mod network;

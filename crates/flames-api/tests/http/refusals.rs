@@ -66,6 +66,7 @@ async fn a_field_out_of_its_range_is_named() {
         (json!({ "template": "mini", "memory_mib": 4_000_000_000_u32 }), "memory_mib"),
         (json!({ "template": "mini", "disk_mib": 1 }), "disk_mib"),
         (json!({ "template": "mini", "user": "a:b" }), "user"),
+        (json!({ "template": "mini", "idle_timeout_s": 0 }), "idle_timeout_s"),
         (json!({ "template": "mini", "workdir": "x" }), "workdir"),
         (json!({ "template": "mini", "env": { "A=B": "" } }), "env"),
         (json!({ "template": "mini", "metadata": { "": "x" } }), "metadata"),

@@ -8,6 +8,7 @@ use crate::snapshot::record::Snapshot;
 use flames_node::{BootLevel, EgressPolicy, MiB, PoolConfig, StartFrom, TemplateName};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// Checks a request against the limits and fills in the defaults. `snapshot` is the one it names, if it does.
@@ -25,17 +26,20 @@ pub(crate) fn admit(
         check_path("workdir", workdir)?;
     }
     let user = request.user.clone().map(user).transpose()?;
-    let timeout = timeout(limits, request.timeout)?;
+    let ends = Ends {
+        timeout: timeout(limits, request.timeout)?,
+        idle_timeout_s: request.idle_timeout_s.map(|seconds| idle_timeout(limits, seconds)).transpose()?,
+    };
     match snapshot {
-        Some(snapshot) => from_snapshot(request, snapshot, timeout, user),
-        None => from_template(limits, request, timeout, user),
+        Some(snapshot) => from_snapshot(request, snapshot, ends, user),
+        None => from_template(limits, request, ends, user),
     }
 }
 
 fn from_template(
     limits: &Limits,
     request: CreateSandbox,
-    timeout: Timeout,
+    ends: Ends,
     user: Option<String>,
 ) -> Result<Plan, InvalidRequest> {
     let template = TemplateName::parse(request.template)
@@ -47,9 +51,10 @@ fn from_template(
         resources: resources(limits, request.vcpus, request.memory_mib, request.disk_mib)?,
         metadata: request.metadata,
         env: Some(request.env),
-        timeout,
+        timeout: ends.timeout,
         level: request.level.unwrap_or(limits.default_level),
         on_timeout: request.on_timeout,
+        idle_timeout_s: ends.idle_timeout_s,
         entrance: request.entrance,
         network: request.network.unwrap_or_default(),
         user: Some(user.unwrap_or_else(|| DEFAULT_USER.to_owned())),
@@ -61,7 +66,7 @@ fn from_template(
 fn from_snapshot(
     request: CreateSandbox,
     snapshot: &Snapshot,
-    timeout: Timeout,
+    ends: Ends,
     user: Option<String>,
 ) -> Result<Plan, InvalidRequest> {
     if !request.template.is_empty() && request.template != snapshot.template.as_str() {
@@ -79,9 +84,10 @@ fn from_snapshot(
         resources: snapshot.resources,
         metadata: request.metadata,
         env: Some(request.env).filter(|env| !env.is_empty()),
-        timeout,
+        timeout: ends.timeout,
         level: BootLevel::default(),
         on_timeout: request.on_timeout,
+        idle_timeout_s: ends.idle_timeout_s,
         entrance: request.entrance,
         network: request.network.unwrap_or_else(|| snapshot.network.clone()),
         user,
@@ -122,6 +128,8 @@ pub struct CreateSandbox {
     pub timeout: Option<Timeout>,
     /// What happens then.
     pub on_timeout: OnTimeout,
+    /// For how many seconds it may run unused before it ends in the same way; `None` is for ever.
+    pub idle_timeout_s: Option<u64>,
     /// How requests are led into it.
     pub entrance: Entrance,
     /// What it may reach. Default: nothing; from a snapshot what the captured sandbox might reach.
@@ -182,11 +190,19 @@ pub(crate) struct Plan {
     pub(crate) env: Option<BTreeMap<String, String>>,
     pub(crate) timeout: Timeout,
     pub(crate) on_timeout: OnTimeout,
+    pub(crate) idle_timeout_s: Option<NonZeroU64>,
     pub(crate) entrance: Entrance,
     pub(crate) network: EgressPolicy,
     pub(crate) level: BootLevel,
     pub(crate) user: Option<String>,
     pub(crate) workdir: Option<String>,
+}
+
+/// When a sandbox ends by itself, checked.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    timeout: Timeout,
+    idle_timeout_s: Option<NonZeroU64>,
 }
 
 /// Less does not boot.
@@ -274,6 +290,17 @@ pub(crate) fn timeout(limits: &Limits, asked: Option<Timeout>) -> Result<Timeout
             "timeout_s",
             format!("longer than this node allows, which is {} s", max.as_secs()),
         )),
+    }
+}
+
+/// Checks an idle limit against the longest timeout that is allowed.
+fn idle_timeout(limits: &Limits, seconds: u64) -> Result<NonZeroU64, InvalidRequest> {
+    let wrong = |problem: String| InvalidRequest::new("idle_timeout_s", problem);
+    let most = limits.max_timeout.map_or(u64::MAX, |max| max.as_secs());
+    match NonZeroU64::new(seconds) {
+        Some(seconds) if seconds.get() <= most => Ok(seconds),
+        Some(_) => Err(wrong(format!("longer than this node allows, which is {most} s"))),
+        None => Err(wrong("must be at least 1 s: leave it out for a sandbox that may be idle".to_owned())),
     }
 }
 
@@ -369,5 +396,18 @@ mod tests {
         }
         assert!(timeout(&limits, Some(Timeout::After(Duration::from_secs(60)))).is_ok());
         assert_eq!(Timeout::After(Duration::MAX).ends_at(Timestamp::UNIX_EPOCH), Some(Timestamp::MAX));
+    }
+
+    #[test]
+    fn an_idle_limit_is_at_least_a_second_and_no_longer_than_the_longest_timeout() {
+        let minute = Duration::from_secs(60);
+        let limits = Limits { max_timeout: Some(minute), ..Limits::default() };
+        let timeout = Some(Timeout::After(minute));
+        let idle = |seconds| CreateSandbox { idle_timeout_s: Some(seconds), timeout, ..base() };
+        for wrong in [0, 61, u64::MAX] {
+            assert_eq!(admit(&limits, idle(wrong), None).unwrap_err().field, "idle_timeout_s", "{wrong}");
+        }
+        assert_eq!(admit(&limits, idle(60), None).unwrap().idle_timeout_s, NonZeroU64::new(60));
+        assert_eq!(admit(&Limits::default(), base(), None).unwrap().idle_timeout_s, None);
     }
 }

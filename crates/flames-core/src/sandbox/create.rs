@@ -180,6 +180,7 @@ impl ControlPlane {
             changed_at: now,
             ends_at: None,
             on_timeout: plan.on_timeout,
+            idle_timeout_s: plan.idle_timeout_s,
             entrance: plan.entrance.clone(),
             network: plan.network.clone(),
             left_ms: None,
@@ -272,7 +273,7 @@ impl ControlPlane {
 
     /// What begins once its record says `running`.
     pub(super) fn is_up(&self, sandbox: &Sandbox, path: BootPath) {
-        self.deadlines.set(sandbox);
+        self.watch_anew(sandbox);
         self.monitor.created(sandbox, path, sandbox.level);
         self.room.started(sandbox, path);
     }

@@ -37,7 +37,7 @@ impl ControlPlane {
 
     pub(crate) async fn destroy_steps(&self, id: &SandboxId) -> Result<(), LifecycleError> {
         let claimed = self.claim(id).await?;
-        self.deadlines.remove(id);
+        self.forget_end(id);
         self.take_down(&claimed).await?;
         self.records.forget(id).await
     }

@@ -170,6 +170,7 @@ fn plan(source: &Sandbox, snapshot: &SnapshotId, timeout: Timeout) -> Plan {
         env: None,
         timeout,
         on_timeout: source.on_timeout,
+        idle_timeout_s: source.idle_timeout_s,
         entrance: source.entrance.clone(),
         network: source.network.clone(),
         level: source.level,

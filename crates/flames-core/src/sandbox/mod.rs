@@ -5,6 +5,7 @@ mod create;
 mod destroy;
 pub mod error;
 pub mod fork;
+pub mod guest;
 pub mod identity;
 mod logs;
 pub mod network;

@@ -201,7 +201,7 @@ impl ControlPlane {
 
     /// Brings timers and routes in line with a record that left a passing state.
     pub(crate) fn after_passing(&self, sandbox: &Sandbox) {
-        self.deadlines.set(sandbox);
+        self.watch_anew(sandbox);
         if !sandbox.ports.is_empty() {
             self.ports.look_again();
         }

@@ -3,10 +3,10 @@
 use crate::SandboxId;
 use crate::plane::ControlPlane;
 use crate::sandbox::admit::{Timeout, timeout};
-use crate::sandbox::error::{GuestCallError, InvalidRequest, LifecycleError};
+use crate::sandbox::error::{InvalidRequest, LifecycleError};
 use crate::sandbox::record::Sandbox;
 use crate::sandbox::state::State;
-use flames_node::{AccessToken, GuestClient};
+use flames_node::AccessToken;
 use jiff::Timestamp;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -99,7 +99,8 @@ impl ControlPlane {
                 Ok(())
             })
             .await?;
-        self.deadlines.set(&stored.sandbox);
+        self.touch(id);
+        self.watch_end(&stored.sandbox);
         Ok(stored.sandbox)
     }
 
@@ -120,21 +121,9 @@ impl ControlPlane {
                 Ok(())
             })
             .await?;
-        self.deadlines.set(&stored.sandbox);
+        self.touch(id);
+        self.watch_end(&stored.sandbox);
         Ok(stored.sandbox)
-    }
-
-    /// The client of the agent inside a running sandbox.
-    ///
-    /// # Errors
-    /// `NotRunning` in any other state.
-    pub async fn guest(&self, id: &SandboxId) -> Result<GuestClient, GuestCallError> {
-        let sandbox = self.get(id).await?;
-        if sandbox.state != State::Running {
-            return Err(LifecycleError::NotRunning { id: id.clone(), state: sandbox.state }.into());
-        }
-        let client = self.node.guest(&sandbox.run).await;
-        Ok(client.map_err(|source| LifecycleError::node(id, source))?)
     }
 
     /// The token that clients of this sandbox present to its agent.

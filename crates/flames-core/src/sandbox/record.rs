@@ -13,6 +13,7 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// A sandbox as the store keeps it. Holds no secret: tokens are derived, environments live in the guest.
@@ -43,6 +44,9 @@ pub struct Sandbox {
     /// What happens at that moment.
     #[serde(default)]
     pub on_timeout: OnTimeout,
+    /// For how many seconds it may run unused before it ends so; `None` is for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_s: Option<NonZeroU64>,
     /// What was left of its time when it came to rest in a snapshot, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_ms: Option<u64>,

@@ -8,6 +8,7 @@ mod exits;
 mod expiry;
 mod fake_node;
 mod fork;
+mod idle;
 mod network;
 mod pause;
 mod pause_crash;

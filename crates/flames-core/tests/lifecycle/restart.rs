@@ -116,6 +116,18 @@ fn a_failed_sandbox_whose_vm_still_lives_loses_it_and_keeps_its_record() {
 }
 
 #[test]
+fn a_failed_sandbox_keeps_its_record_when_its_time_is_over() {
+    let world = World::new();
+    let sandbox = life(async { world.plane().await.create(ending_after(10)).await.unwrap() });
+    life(async {
+        world.put(&Sandbox { state: State::Failed, ..sandbox.clone() }).await;
+        let plane = world.plane().await;
+        sleep(11).await;
+        assert_eq!(state_of(&plane, &sandbox.id).await, Some(State::Failed));
+    });
+}
+
+#[test]
 fn two_restarts_change_nothing_more_than_one() {
     let world = World::new();
     life(async { world.plane().await.create(mini()).await.unwrap() });

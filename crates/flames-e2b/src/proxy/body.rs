@@ -3,6 +3,7 @@
 use super::lines::{Connection, Kept};
 use axum::body::Body as AxumBody;
 use bytes::Bytes;
+use flames_core::activity::Work;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -57,6 +58,7 @@ pub(super) struct Download {
     upload_is_whole: Arc<AtomicBool>,
     connection: Option<Connection>,
     kept: Option<Arc<Kept>>,
+    _work: Option<Work>,
 }
 
 impl Download {
@@ -65,8 +67,9 @@ impl Download {
         upload_is_whole: Arc<AtomicBool>,
         connection: Connection,
         kept: Option<Arc<Kept>>,
+        work: Option<Work>,
     ) -> Self {
-        Self { body, is_whole: false, upload_is_whole, connection: Some(connection), kept }
+        Self { body, is_whole: false, upload_is_whole, connection: Some(connection), kept, _work: work }
     }
 }
 

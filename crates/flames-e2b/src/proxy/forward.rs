@@ -8,6 +8,7 @@ use crate::route;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use flames_core::activity::Work;
 use flames_core::sandbox::record::Sandbox;
 use flames_ingress::hop;
 use flames_node::AGENT_PORT;
@@ -47,11 +48,13 @@ impl Broken {
     }
 }
 
+/// Keeps `work` until the answer's body, or the tunnel, has ended.
 pub(super) async fn forward(
     lines: &Lines,
     sandbox: &Sandbox,
     port: u16,
     mut request: Request,
+    work: Option<Work>,
 ) -> Result<Response, Broken> {
     let wanted = hop::wanted_upgrade(request.headers());
     let client = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
@@ -63,10 +66,10 @@ pub(super) async fn forward(
     let (mut response, connection) = lines.send(&sandbox.run, port, kept.as_deref(), request).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let client = client.ok_or(Broken::Switched)?;
-        tokio::spawn(tunnel(client, hyper::upgrade::on(&mut response)));
+        tokio::spawn(tunnel(client, hyper::upgrade::on(&mut response), work));
         return Ok(towards_client(response.map(|_| Body::empty())));
     }
-    let flow = |body| Body::new(Download::new(body, upload_is_whole, connection, kept));
+    let flow = |body| Body::new(Download::new(body, upload_is_whole, connection, kept, work));
     Ok(towards_client(response.map(flow)))
 }
 
@@ -119,7 +122,7 @@ fn towards_client(response: Response) -> Response {
 }
 
 /// Carries bytes both ways until one side ends, or the sandbox does. How it ended concerns its two ends alone.
-async fn tunnel(client: OnUpgrade, sandbox: OnUpgrade) {
+async fn tunnel(client: OnUpgrade, sandbox: OnUpgrade, _work: Option<Work>) {
     if let Ok((client, sandbox)) = tokio::try_join!(client, sandbox) {
         let _bytes = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(sandbox)).await;
     }

@@ -16,6 +16,7 @@ use crate::wake::{Awake, wake};
 use answer::Refusal;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use flames_core::activity::Work;
 use flames_core::sandbox::admit::Timeout;
 use flames_core::sandbox::error::{LifecycleError, ResumeError};
 use flames_core::sandbox::query::{Filter, MAX_PAGE};
@@ -51,7 +52,11 @@ impl Proxy {
             Ok(sandbox) if !guard::may_pass(&self.plane, &sandbox, port, request.headers()) => {
                 Refusal::no_traffic_token(id).into_response()
             }
-            Ok(sandbox) => self.forward_to(&sandbox, port, request).await,
+            Ok(sandbox) => {
+                // To ask whether it runs is no use of it.
+                let work = (!asks_health).then(|| self.plane.work(id));
+                self.forward_to(&sandbox, port, request, work).await
+            }
             Err(refusal) => refusal.into_response(),
         }
     }
@@ -63,17 +68,26 @@ impl Proxy {
             None => Ok(None),
         };
         match signer {
-            Ok(Some(sandbox)) => self.forward_to(&sandbox, AGENT_PORT, request).await,
+            Ok(Some(sandbox)) => {
+                let work = Some(self.plane.work(&sandbox.id));
+                self.forward_to(&sandbox, AGENT_PORT, request, work).await
+            }
             Ok(None) => Refusal::unknown_signature().into_response(),
             Err(error) => Refusal::fault("", chain(&error)).into_response(),
         }
     }
 
-    async fn forward_to(&self, sandbox: &Sandbox, port: u16, request: Request) -> Response {
+    async fn forward_to(
+        &self,
+        sandbox: &Sandbox,
+        port: u16,
+        request: Request,
+        work: Option<Work>,
+    ) -> Response {
         if port == AGENT_PORT && !is_public_call(request.uri().path()) {
             return Refusal::private_call(&sandbox.id).into_response();
         }
-        match forward::forward(&self.lines, sandbox, port, request).await {
+        match forward::forward(&self.lines, sandbox, port, request, work).await {
             Ok(response) => response,
             Err(broken) => self.explain(sandbox, port, broken).await.into_response(),
         }

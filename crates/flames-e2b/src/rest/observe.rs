@@ -60,7 +60,7 @@ pub(super) async fn metrics_of_many(State(e2b): State<E2b>, params: Params) -> A
 
 /// What a sandbox uses now, which is remembered; `None` of one that does not run.
 async fn measure(e2b: &E2b, id: &SandboxId) -> ApiResult<Option<Point>> {
-    let guest = match e2b.plane.guest(id).await {
+    let guest = match e2b.plane.guest_unnoticed(id).await {
         Err(GuestCallError::Sandbox(LifecycleError::NotRunning { .. })) => return Ok(None),
         guest => guest?,
     };

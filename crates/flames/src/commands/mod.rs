@@ -148,6 +148,7 @@ impl From<&Shape> for CreateRequest {
                 true => OnTimeoutView::Pause,
                 false => OnTimeoutView::Kill,
             },
+            idle_timeout_s: shape.idle_timeout,
             user: shape.user.clone(),
             workdir: shape.workdir.clone(),
             network: shape.network.asked(),
