@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 
 mod alerts;
 mod check;
+mod e2b;
 mod locate;
 mod vmm;
 
 pub(crate) use alerts::Alerts;
+pub(crate) use e2b::{Acme, E2b};
 pub(crate) use vmm::{Jail, RestoreMemory, Vmm, VmmDriver};
 
 /// Everything that can be set. An empty file is a good one.
@@ -79,50 +81,6 @@ pub(crate) struct Api {
     pub(crate) connections_per_client: u32,
     /// Exposed ports of sandboxes are hosts `<port>-<sandbox>` below this domain.
     pub(crate) domain: String,
-}
-
-/// The interface of E2B, for its unmodified clients: REST calls and the way into sandboxes, on one listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct E2b {
-    /// Where it listens. Default: the port two above `api.listen`.
-    pub(crate) listen: Option<SocketAddr>,
-    /// Ports of sandboxes are hosts `<port>-<sandbox>` below this domain; the API is there as `api.<domain>`.
-    /// With a port if clients must name one. Default: `api.domain` and the listener's port.
-    pub(crate) domain: Option<String>,
-    /// A PEM file with the certificate of the domain and of `*.<domain>`, and those above it. With it the
-    /// listener speaks TLS.
-    pub(crate) tls_certificate: Option<PathBuf>,
-    /// A PEM file with the certificate's private key.
-    pub(crate) tls_key: Option<PathBuf>,
-    /// Whether sandboxes of E2B's clients reach the public internet when the client does not deny it, as they do at
-    /// E2B. Needs root and a host that forwards. Destinations that a client names are reached either way.
-    pub(crate) internet: bool,
-    /// Seconds between two measurements of what each running sandbox uses, which `get_metrics` answers from. They begin
-    /// with the first request of an E2B client; 0 is never, and only the present is answered.
-    #[schemars(range(max = 3600))]
-    pub(crate) metrics_every_s: u32,
-}
-
-impl Default for E2b {
-    fn default() -> Self {
-        Self {
-            listen: None,
-            domain: None,
-            tls_certificate: None,
-            tls_key: None,
-            internet: false,
-            metrics_every_s: 10,
-        }
-    }
-}
-
-impl E2b {
-    /// Where it listens.
-    pub(crate) fn address(&self, api: SocketAddr) -> SocketAddr {
-        let port = if api.port() == 0 { 0 } else { api.port().wrapping_add(2) };
-        self.listen.unwrap_or_else(|| SocketAddr::new(api.ip(), port))
-    }
 }
 
 /// Which infrastructure to use, one URL each. Credentials may stand in the URL, or in the environment where

@@ -1,14 +1,17 @@
-//! The listener of E2B's interface: plain, or under TLS with a certificate from files.
+//! The listener of E2B's interface: plain, or under TLS with a certificate from files or from an ACME server.
 
+mod acme;
 mod certificate;
 
 use crate::config::{self, Config};
 use crate::daemon;
+use acme::Acme;
 use axum::Router;
 use certificate::{Certificate, Files};
 use flames_api::server::{self, Bounds};
 use flames_e2b::Internet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -29,12 +32,15 @@ pub(crate) struct Listener {
 struct Tls {
     config: rustls::ServerConfig,
     certificate: Arc<Certificate>,
+    /// Who gets the certificate, unless the user does.
+    acme: Option<Acme>,
 }
 
 impl Listener {
-    /// Listens, once the certificate was read.
-    pub(crate) async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let tls = tls(&config.e2b)?;
+    /// Listens, once the certificate was read. One from an ACME server is below the data directory `data`, or is got
+    /// while the listener is served; until then no client is.
+    pub(crate) async fn bind(config: &Config, data: &Path) -> anyhow::Result<Self> {
+        let tls = tls(&config.e2b, data)?;
         let listener = daemon::bind(config.e2b.address(config.api.listen), "`e2b.listen`").await?;
         let address = listener.local_addr()?;
         let domain = config.e2b.domain.clone();
@@ -70,9 +76,10 @@ impl Listener {
     /// Serves until `shutdown`.
     pub(crate) async fn serve(self, router: Router, bounds: Bounds, shutdown: CancellationToken) {
         match self.tls {
-            Some(Tls { config, certificate }) => {
+            Some(Tls { config, certificate, acme }) => {
                 tokio::select! {
                     () = certificate.follow() => {}
+                    () = renew(acme) => {}
                     () = server::serve_tls(self.listener, config, router, bounds, shutdown) => {}
                 }
             }
@@ -81,14 +88,31 @@ impl Listener {
     }
 }
 
-fn tls(config: &config::E2b) -> anyhow::Result<Option<Tls>> {
-    let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) else { return Ok(None) };
+async fn renew(acme: Option<Acme>) {
+    match acme {
+        Some(acme) => Box::pin(acme.follow()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tls(config: &config::E2b, data: &Path) -> anyhow::Result<Option<Tls>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let files = Files { certificate: certificate.clone(), key: key.clone() };
-    let certificate = Arc::new(Certificate::read(files, Arc::clone(&provider))?);
+    let acme = match (&config.acme, config.host()) {
+        (Some(acme), Some(domain)) => Some(Acme::new(acme, domain, data, Arc::clone(&provider))?),
+        _ => None,
+    };
+    let certificate = match (&acme, &config.tls_certificate, &config.tls_key) {
+        (Some(acme), _, _) => Certificate::awaited(acme.files(), Arc::clone(&provider)),
+        (None, Some(certificate), Some(key)) => {
+            let files = Files { certificate: certificate.clone(), key: key.clone() };
+            Certificate::read(files, Arc::clone(&provider))?
+        }
+        _ => return Ok(None),
+    };
+    let certificate = Arc::new(certificate);
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(Arc::clone(&certificate) as _);
-    Ok(Some(Tls { config, certificate }))
+    Ok(Some(Tls { config, certificate, acme }))
 }

@@ -12,7 +12,7 @@ pub(crate) async fn run(context: &Context, up: &Up) -> anyhow::Result<ExitCode> 
     // Before anything is touched: a port in use is the commonest mistake.
     let listener = daemon::bind(config.api.listen, "--listen or `api.listen`").await?;
     let address = listener.local_addr()?;
-    let e2b = e2b::Listener::bind(&config).await?;
+    let e2b = e2b::Listener::bind(&config, &context.places.data).await?;
     // Before the listeners, so that no signal is missed once clients see it up.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let daemon = daemon::start_machine(&config, &context.places).await?;

@@ -20,11 +20,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Certificate {
     files: Files,
     provider: Arc<CryptoProvider>,
-    in_force: RwLock<Arc<CertifiedKey>>,
+    /// None yet: every handshake fails.
+    in_force: RwLock<Option<Arc<CertifiedKey>>>,
     /// What was read first: a change before somebody follows is one, too.
-    first: Pem,
+    first: Option<Pem>,
 }
 
+/// May be the same file twice.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
     pub(super) certificate: PathBuf,
@@ -42,8 +44,25 @@ impl Certificate {
     /// Reads the files, which must hold a certificate and the key that belongs to it.
     pub(super) fn read(files: Files, provider: Arc<CryptoProvider>) -> anyhow::Result<Self> {
         let first = files.pem()?;
-        let in_force = RwLock::new(Arc::new(first.certified(&files, &provider)?));
-        Ok(Self { files, provider, in_force, first })
+        let in_force = RwLock::new(Some(Arc::new(files.certified(&first, &provider)?)));
+        Ok(Self { files, provider, in_force, first: Some(first) })
+    }
+
+    /// Reads files that somebody will write, if they are not there.
+    pub(super) fn awaited(files: Files, provider: Arc<CryptoProvider>) -> Self {
+        let nothing = Self {
+            files: files.clone(),
+            provider: Arc::clone(&provider),
+            in_force: RwLock::default(),
+            first: None,
+        };
+        match files.certificate.exists() {
+            true => Self::read(files, provider).unwrap_or_else(|error| {
+                tracing::error!(error = format!("{error:#}"), "the certificate is not usable");
+                nothing
+            }),
+            false => nothing,
+        }
     }
 
     /// Takes what the files hold whenever that has changed. What cannot be used is told once and not taken: a
@@ -51,7 +70,7 @@ impl Certificate {
     pub(super) async fn follow(&self) {
         let mut turn = tokio::time::interval(LOOK_EVERY);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = Some(self.first.clone());
+        let mut seen = self.first.clone();
         loop {
             turn.tick().await;
             let now = self.files.pem();
@@ -73,28 +92,51 @@ impl Certificate {
     }
 
     fn take(&self, pem: &Pem) -> anyhow::Result<()> {
-        let certified = Arc::new(pem.certified(&self.files, &self.provider)?);
-        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        let certified = Arc::new(self.files.certified(pem, &self.provider)?);
+        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Some(certified);
         Ok(())
     }
 
-    fn in_force(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner))
+    fn in_force(&self) -> Option<Arc<CertifiedKey>> {
+        self.in_force.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.in_force())
+        self.in_force()
     }
+}
+
+/// Whether PEM holds a certificate and the key that belongs to it.
+pub(super) fn check(pem: &[u8], provider: &CryptoProvider) -> anyhow::Result<()> {
+    let pem = Pem { certificate: pem.to_vec(), key: pem.to_vec() };
+    pem.certified(pem.chain()?, provider).map(drop)
 }
 
 impl Files {
     fn pem(&self) -> anyhow::Result<Pem> {
         let read = |path: &Path, setting: &str| {
-            std::fs::read(path).with_context(|| format!("e2b.{setting}: {} cannot be used", path.display()))
+            std::fs::read(path).with_context(|| format!("{} cannot be used", self.named(path, setting)))
         };
-        Ok(Pem { certificate: read(&self.certificate, "tls_certificate")?, key: read(&self.key, "tls_key")? })
+        let certificate = read(&self.certificate, "tls_certificate")?;
+        // Of one file both are of the same moment.
+        let key = if self.is_one() { certificate.clone() } else { read(&self.key, "tls_key")? };
+        Ok(Pem { certificate, key })
+    }
+
+    fn certified(&self, pem: &Pem, provider: &CryptoProvider) -> anyhow::Result<CertifiedKey> {
+        let unusable = |path: &Path, setting: &str| format!("{} cannot be used", self.named(path, setting));
+        let chain = pem.chain().with_context(|| unusable(&self.certificate, "tls_certificate"))?;
+        pem.certified(chain, provider).with_context(|| unusable(&self.key, "tls_key"))
+    }
+
+    fn is_one(&self) -> bool {
+        self.certificate == self.key
+    }
+
+    fn named(&self, path: &Path, setting: &str) -> String {
+        if self.is_one() { path.display().to_string() } else { format!("e2b.{setting}: {}", path.display()) }
     }
 }
 
@@ -105,20 +147,20 @@ impl std::fmt::Debug for Pem {
 }
 
 impl Pem {
-    fn certified(&self, files: &Files, provider: &CryptoProvider) -> anyhow::Result<CertifiedKey> {
-        let chain = self.chain().with_context(|| {
-            format!("e2b.tls_certificate: {} cannot be used", files.certificate.display())
-        })?;
-        let unusable = || format!("e2b.tls_key: {} cannot be used", files.key.display());
-        let key = PrivateKeyDer::from_pem_slice(&self.key).with_context(unusable)?;
-        // Refuses a key of another certificate.
-        CertifiedKey::from_der(chain, key, provider).with_context(unusable)
-    }
-
     fn chain(&self) -> anyhow::Result<Vec<CertificateDer<'static>>> {
         let chain = CertificateDer::pem_slice_iter(&self.certificate).collect::<Result<Vec<_>, _>>()?;
         anyhow::ensure!(!chain.is_empty(), "it holds no certificate");
         Ok(chain)
+    }
+
+    /// Refuses a key of another certificate.
+    fn certified(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        provider: &CryptoProvider,
+    ) -> anyhow::Result<CertifiedKey> {
+        let key = PrivateKeyDer::from_pem_slice(&self.key)?;
+        Ok(CertifiedKey::from_der(chain, key, provider)?)
     }
 }
 
@@ -153,7 +195,7 @@ mod tests {
     }
 
     fn shown(certificate: &Certificate) -> Vec<u8> {
-        certificate.in_force().cert[0].to_vec()
+        certificate.in_force().unwrap().cert[0].to_vec()
     }
 
     /// Until it is in force; the clock of the test jumps ahead while nobody works.
@@ -186,6 +228,28 @@ mod tests {
         assert_eq!(shown(&certificate), second);
         let third = folder.renew();
         wait_for(&certificate, &third).await;
+        following.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_that_is_awaited_is_taken_once_it_is_there() {
+        let folder = Folder::new();
+        let file = folder.files().certificate;
+        let files = Files { certificate: file.clone(), key: file.clone() };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let certificate = Arc::new(Certificate::awaited(files.clone(), Arc::clone(&provider)));
+        assert!(certificate.in_force().is_none());
+        let follower = Arc::clone(&certificate);
+        let following = tokio::spawn(async move { follower.follow().await });
+        let expected = folder.renew();
+        let both = [std::fs::read(folder.files().key).unwrap(), std::fs::read(&file).unwrap()].concat();
+        std::fs::write(&file, both).unwrap();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        for _ in 0..10 {
+            look.tick().await;
+        }
+        assert_eq!(shown(&certificate), expected);
+        assert_eq!(shown(&Certificate::awaited(files, provider)), expected);
         following.abort();
     }
 
