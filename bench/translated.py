@@ -84,8 +84,6 @@ def clone(snapshot, place, network):
         subprocess.run(["cp", "--sparse=always", snapshot.disk, disk], check=True)
         arguments = [*snapshot.arguments_of_clone(disk), "-d", "in_asm", "-D", str(log)]
         qemu, control = floor.start(arguments, run_dir, network, undo)
-        # As the driver does: no announcement, whose code is the guest's first.
-        control.execute("migrate-set-parameters", {"announce-rounds": 0})
         floor.go_on(control, snapshot.state)
         plain.init(network)
         answered = log.stat().st_size

@@ -129,9 +129,6 @@ impl Qmp {
     pub(crate) async fn load_devices(&self, descriptor: i32) -> Result<(), QmpError> {
         let events = json!({"capabilities": [{"capability": "events", "state": true}]});
         self.execute("migrate-set-capabilities", events).await?;
-        // A guest that is told to announce itself does so at once, in five protocols, before it answers anybody:
-        // 700 of the 29,000 pieces of code that are translated until a first command. Its only neighbour knows it.
-        self.execute("migrate-set-parameters", json!({"announce-rounds": 0})).await?;
         let command = "migrate-incoming";
         self.execute(command, json!({"uri": format!("fd:{descriptor}")})).await?;
         let loaded = tokio::time::timeout(self.timeout, self.migrated()).await;

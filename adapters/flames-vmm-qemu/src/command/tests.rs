@@ -73,7 +73,8 @@ fn the_user_network_has_no_way_out_and_one_port_in_from_loopback() {
           hostfwd=tcp:127.0.0.1:40000-172.16.0.2:49983"]
     );
     assert!(
-        values_of(&arguments, "-device").contains(&"virtio-net-device,netdev=n,mac=06:00:ac:10:00:02".into())
+        values_of(&arguments, "-device")
+            .contains(&"virtio-net-device,netdev=n,mac=06:00:ac:10:00:02,guest_announce=off".into())
     );
 }
 

@@ -70,14 +70,19 @@ fn take(env: &[(&str, &str)]) -> TakeReady {
 #[tokio::test(flavor = "multi_thread")]
 async fn vm_members_of_every_tier_are_handed_out_as_who_they_are() {
     let Some(home) = home() else { return };
-    let tiers = Tiers { running: 1, paused: 1, prepared: 1 };
-    // Its `date` tells nanoseconds.
-    let of_base = PoolConfig { template: "base".into(), maximum: 3, ..pool(tiers) };
-    home.node.set_pool(of_base, newcomers()).await.unwrap();
-    until(&home, |status| status.ready == 3).await;
-    let mut seen = HashSet::new();
-    for tier in ["running", "paused", "prepared"] {
+    let none = Tiers { running: 0, paused: 0, prepared: 0 };
+    let tiers = [
+        ("running", Tiers { running: 1, ..none }),
+        ("paused", Tiers { paused: 1, ..none }),
+        ("prepared", Tiers { prepared: 1, ..none }),
+    ];
+    let (newcomers, mut seen) = (newcomers(), HashSet::new());
+    for (tier, tiers) in tiers {
+        // Its `date` tells nanoseconds.
         let template = TemplateName::parse("base").unwrap();
+        let of_base = PoolConfig { template: "base".into(), maximum: 1, ..pool(tiers) };
+        home.node.set_pool(of_base, Arc::clone(&newcomers)).await.unwrap();
+        until(&home, |status| status.ready == 1).await;
         let created = home.node.take_ready(TakeReady { template, ..take(&[]) }).await.unwrap();
         eprintln!("{tier} {:?}", created.timings);
         assert_eq!(created.path, BootPath::Warm);
@@ -93,6 +98,8 @@ async fn vm_members_of_every_tier_are_handed_out_as_who_they_are() {
         assert!(seen.insert(lines[2].clone()) && seen.insert(lines[3].clone()), "{text}");
         let skew = skew_ms(&home.node.guest(&created.run).await.unwrap()).await;
         assert!(skew <= 50.0, "{tier}: the clock is {skew} ms off");
+        // Or its successor would be what the next tier is taken from.
+        home.node.remove_pool(&TemplateName::parse("base").unwrap()).await.unwrap();
     }
     home.close().await;
 }
