@@ -32,7 +32,7 @@ pub(crate) struct Policy {
     /// Let it reach the public internet
     #[arg(long)]
     pub(crate) internet: bool,
-    /// Let it reach this: TARGET[:PORTS][/PROTOCOL], where the target is an address, a network, a domain name or
+    /// Let it reach this: `TARGET[:PORTS][/PROTOCOL]`, where the target is an address, a network, a domain name or
     /// *.DOMAIN; may be repeated
     #[arg(long, value_name = "RULE")]
     pub(crate) allow_out: Vec<String>,
