@@ -3,7 +3,7 @@
 //! Nothing is measured before a client of E2B has shown itself. Sandboxes that rest are not woken: their points have
 //! a gap.
 
-use flames_core::sandbox::query::{Filter, MAX_PAGE};
+use flames_core::sandbox::query::Filter;
 use flames_core::sandbox::record::Sandbox;
 use flames_core::sandbox::state::State;
 use flames_core::{ControlPlane, SandboxId};
@@ -81,7 +81,7 @@ impl History {
     }
 
     async fn measure_all(&self, plane: &ControlPlane) {
-        let sandboxes = match every_sandbox(plane).await {
+        let sandboxes = match plane.list_all(&Filter::default()).await {
             Ok(sandboxes) => sandboxes,
             Err(error) => return tracing::warn!(%error, "no metrics this time: the records cannot be read"),
         };
@@ -108,20 +108,6 @@ impl History {
     fn rings(&self) -> MutexGuard<'_, HashMap<SandboxId, Ring>> {
         // A panic cannot leave the points half-changed.
         self.rings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn every_sandbox(
-    plane: &ControlPlane,
-) -> Result<Vec<Sandbox>, flames_core::sandbox::error::LifecycleError> {
-    let (filter, mut after, mut all) = (Filter::default(), None, Vec::new());
-    loop {
-        let page = plane.list(&filter, after.as_ref(), MAX_PAGE).await?;
-        all.extend(page.sandboxes);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return Ok(all),
-        }
     }
 }
 

@@ -77,8 +77,21 @@ impl ControlPlane {
         if !(1..=MAX_PAGE).contains(&limit) {
             return Err(InvalidRequest::new("limit", format!("must be 1 to {MAX_PAGE}")).into());
         }
+        Ok(page(self.passing(filter).await?, filter.order, after, limit))
+    }
+
+    /// All sandboxes that pass `filter`, in its order. Each page of [`ControlPlane::list`] reads all records: whoever wants
+    /// every sandbox reads them once.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn list_all(&self, filter: &Filter) -> Result<Vec<Sandbox>, LifecycleError> {
+        Ok(page(self.passing(filter).await?, filter.order, None, usize::MAX).sandboxes)
+    }
+
+    async fn passing(&self, filter: &Filter) -> Result<Vec<Sandbox>, LifecycleError> {
         let all = self.records.all().await?.into_iter().map(|stored| stored.sandbox);
-        Ok(page(all.filter(|sandbox| filter.passes(sandbox)).collect(), filter.order, after, limit))
+        Ok(all.filter(|sandbox| filter.passes(sandbox)).collect())
     }
 
     /// Sets when a sandbox ends, counted from now; for one that rests in a snapshot, from its resume on.

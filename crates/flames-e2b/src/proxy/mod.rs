@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use flames_core::activity::Work;
 use flames_core::sandbox::admit::Timeout;
 use flames_core::sandbox::error::{LifecycleError, ResumeError};
-use flames_core::sandbox::query::{Filter, MAX_PAGE};
+use flames_core::sandbox::query::Filter;
 use flames_core::sandbox::record::{OnRequest, Sandbox};
 use flames_core::sandbox::state::State;
 use flames_core::{ControlPlane, SandboxId};
@@ -130,18 +130,8 @@ impl Proxy {
     /// The sandbox whose token made a signature.
     async fn signer(&self, claim: &guard::Claim) -> Result<Option<Sandbox>, LifecycleError> {
         let filter = Filter { states: vec![State::Running], ..Filter::default() };
-        let mut after = None;
-        loop {
-            let page = self.plane.list(&filter, after.as_ref(), MAX_PAGE).await?;
-            let made_it = |sandbox: &Sandbox| claim.is_made_with(&self.plane.access_token(&sandbox.id));
-            if let Some(signer) = page.sandboxes.into_iter().find(made_it) {
-                return Ok(Some(signer));
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(None),
-            }
-        }
+        let made_it = |sandbox: &Sandbox| claim.is_made_with(&self.plane.access_token(&sandbox.id));
+        Ok(self.plane.list_all(&filter).await?.into_iter().find(made_it))
     }
 
     /// Why a request was not answered: the sandbox may have ended meanwhile.

@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
-use flames_core::sandbox::query::{Cursor, Filter, MAX_PAGE, Order};
+use flames_core::sandbox::query::{Cursor, Filter, Order};
 use flames_core::sandbox::state::State as SandboxState;
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
@@ -44,15 +44,8 @@ pub(super) async fn list_running(
 ) -> ApiResult<Json<Vec<ListedSandbox>>> {
     let metadata = metadata(params.get("metadata").unwrap_or_default());
     let filter = Filter { states: vec![SandboxState::Running], metadata, ..Filter::default() };
-    let (mut listed, mut after) = (Vec::new(), None);
-    loop {
-        let page = e2b.plane.list(&filter, after.as_ref(), MAX_PAGE).await?;
-        listed.extend(page.sandboxes.iter().filter_map(ListedSandbox::of));
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return Ok(Json(listed)),
-        }
-    }
+    let running = e2b.plane.list_all(&filter).await?;
+    Ok(Json(running.iter().filter_map(ListedSandbox::of).collect()))
 }
 
 /// `None` when nothing can pass.

@@ -2,6 +2,7 @@
 //! Their programs lie in `tests/e2b`, and the examples of the documentation in `examples/e2b`.
 
 use crate::home::Home;
+use crate::host::ip;
 use flames_provider::conformance::skip;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -317,11 +318,7 @@ impl World {
         ip(&format!("-n {uplink} link set out up"));
         ip(&format!("-n {beyond} link set in up"));
         ip(&format!("-n {uplink} route add default via 203.0.113.5"));
-        let mut server = Command::new("ip")
-            .args(["netns", "exec", &uplink, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
-            .spawn()
-            .unwrap();
-        assert!(server.wait().unwrap().success());
+        ip(&format!("netns exec {uplink} sysctl -qw net.ipv4.ip_forward=1"));
         let mut server = Command::new("ip")
             .args(["netns", "exec", &beyond, "python3", "-u", "-c", HOSTS])
             .stdout(std::process::Stdio::piped())
@@ -340,11 +337,6 @@ impl Drop for World {
             ip(&format!("netns delete {name}"));
         }
     }
-}
-
-fn ip(words: &str) {
-    let status = Command::new("ip").args(words.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {words}");
 }
 
 const HOSTS: &str = r#"

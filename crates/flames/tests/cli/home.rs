@@ -16,7 +16,6 @@ const NOBODY: u32 = 65534;
 /// Daemons of many tests at once would want the same port for exposed ports.
 pub(crate) const WITHOUT_INGRESS: &str = "[providers]\ningress = \"memory:\"\n";
 
-/// No VM but those that a test asks for: tests count them.
 /// Of the folder that `FLAMES_FC_TESTBED` names.
 const FC_KERNEL: &str = "vmlinux-6.1-emulated-kvm.xz";
 /// What it wants on such a host. It saves no AVX state, and so glibc must use none; the last word is for the environment of
@@ -32,6 +31,7 @@ const FC_KERNEL_ARGS: [&str; 9] = [
     "clearcpuid=308,295,141,154,288,298,158,306,515,151,59,114,534,145,297,580",
     "GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-AVX,-AVX512F,-AVX512VL,-AVX_Fast_Unaligned_Load,-ERMS,-XSAVE,-XSAVEC",
 ];
+/// No VM but those that a test asks for: tests count them.
 const UNPREPARED: &str = "[node]\ntemplate_snapshots = false\n";
 
 /// Directories, and perhaps a daemon. When it goes, everything is ended and nothing may be left.

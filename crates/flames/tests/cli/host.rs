@@ -80,6 +80,12 @@ pub(crate) fn clear(root: &Path, data: &Path) {
     }
 }
 
+/// Runs `ip`, which must succeed.
+pub(crate) fn ip(arguments: &str) {
+    let output = std::process::Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// The data directories of the embedded daemons that live now.
 pub(crate) fn embedded(data: &Path) -> Vec<PathBuf> {
     let folders = std::fs::read_dir(data.join("embedded")).into_iter().flatten();

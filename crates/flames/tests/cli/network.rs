@@ -2,11 +2,10 @@
 //! hosts in namespaces.
 
 use crate::home::Home;
-use crate::host;
+use crate::host::{self, ip};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
-use std::process::Command;
 
 /// Rules that nobody can mean, and what is said of each.
 const MISTAKES: [(&[&str], &str); 12] = [
@@ -106,11 +105,6 @@ impl Drop for World {
             ip(&format!("netns del {name}"));
         }
     }
-}
-
-fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// What an address says to the guest: nothing, if it is not reached.
