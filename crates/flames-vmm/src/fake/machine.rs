@@ -163,9 +163,13 @@ impl Machine {
         console[console.len().saturating_sub(QUOTED_BYTES)..].to_owned()
     }
 
+    /// Renamed into place: who reads meanwhile sees what was there, never an empty file.
+    ///
     /// In a simulation there is no run directory, and nobody reads what would be in it.
     fn write_file(&self, name: &str, content: &[u8]) {
-        let _ = std::fs::write(self.run_dir.join(name), content);
+        let unfinished = self.run_dir.join(format!("{name}.new"));
+        let _ = std::fs::write(&unfinished, content)
+            .and_then(|()| std::fs::rename(&unfinished, self.run_dir.join(name)));
     }
 
     fn remove_files(&self) {
