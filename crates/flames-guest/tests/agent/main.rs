@@ -3,6 +3,7 @@
 
 mod access;
 mod bounds;
+mod downloads;
 mod files;
 mod filesystem;
 mod process;

@@ -18,6 +18,7 @@ mod paths;
 mod power;
 mod process;
 mod routes;
+mod sendfile;
 mod server;
 mod system;
 mod timing;

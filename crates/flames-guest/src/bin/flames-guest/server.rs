@@ -2,18 +2,20 @@
 
 use crate::agent::Agent;
 use crate::connections::Ticket;
+use crate::sendfile::Handover;
 use crate::{routes, tunnel};
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 /// Connections at a time; one more waits in the kernel's queue. E2B clients keep up to 200.
 const MAX_CONNECTIONS: usize = 1024;
@@ -71,17 +73,66 @@ impl Server {
 }
 
 /// Serves until the client goes away or the connection is to be reset.
-async fn serve_connection(stream: TcpStream, agent: &Arc<Agent>, ticket: &mut Ticket) {
+async fn serve_connection(mut stream: TcpStream, agent: &Arc<Agent>, ticket: &mut Ticket) {
     // Events are small and wanted at once. A socket that refuses this is only slower.
     let _slower = stream.set_nodelay(true);
+    loop {
+        let after = serve_http(stream, agent, ticket).await;
+        let rest = tokio::select! {
+            rest = after.go_on() => rest,
+            // Dropped, both ends are closed.
+            Ok(()) = &mut ticket.reset => None,
+        };
+        match rest {
+            Some(rest) => stream = rest,
+            None => return,
+        }
+    }
+}
+
+/// What becomes of a connection that the HTTP server has let go of.
+enum After {
+    Nothing,
+    Tunnel { outer: TcpStream, early: Bytes, inner: TcpStream },
+    File { stream: TcpStream, answer: Handover },
+}
+
+impl After {
+    /// Gives back a connection on which further requests may come.
+    async fn go_on(self) -> Option<TcpStream> {
+        match self {
+            Self::Nothing => None,
+            Self::Tunnel { outer, early, inner } => {
+                tunnel::carry(outer, early, inner).await;
+                None
+            }
+            // An error: cut off, the client sees that something is missing.
+            Self::File { stream, answer } => answer.send(stream).await.ok().flatten(),
+        }
+    }
+}
+
+async fn serve_http(stream: TcpStream, agent: &Arc<Agent>, ticket: &mut Ticket) -> After {
     let via = ticket.via;
     let tunnel = tunnel::Inner::default();
+    let (hand_over, mut handed_over) = mpsc::channel(1);
     let service = service_fn(|request| {
-        let (agent, tunnel) = (Arc::clone(agent), tunnel.clone());
+        let (agent, tunnel, hand_over) = (Arc::clone(agent), tunnel.clone(), hand_over.clone());
         Box::pin(async move {
+            let suits = Handover::suits(&request);
             let mut answer = routes::answer(agent, request, via).await;
             tunnel.take_from(&mut answer);
-            Ok::<_, Infallible>(answer)
+            if !suits {
+                return Ok::<_, Infallible>(answer);
+            }
+            match Handover::of(answer) {
+                Ok(handover) => {
+                    // Whoever receives it ends this server, and this call with it.
+                    hand_over.send(handover).await.ok();
+                    pending().await
+                }
+                Err(answer) => Ok(*answer),
+            }
         })
     });
     let mut connection = http1::Builder::new()
@@ -92,16 +143,20 @@ async fn serve_connection(stream: TcpStream, agent: &Arc<Agent>, ticket: &mut Ti
     tokio::select! {
         // An error here is the client's: it went away or spoke no HTTP, and was answered if that was possible.
         _client_gone = poll_fn(|context| connection.poll_without_shutdown(context)) => {}
-        Ok(()) = &mut ticket.reset => return reset(connection.into_parts().io.into_inner()),
-    }
-    if let Some(inner) = tunnel.take() {
-        let parts = connection.into_parts();
-        tokio::select! {
-            () = tunnel::carry(parts.io.into_inner(), parts.read_buf, inner) => {}
-            // Dropped, both ends are closed.
-            Ok(()) = &mut ticket.reset => {}
+        Some(answer) = handed_over.recv() => {
+            let parts = connection.into_parts();
+            // A request that did not wait for this answer is lost, which its client sees by the connection's end.
+            let answer = if parts.read_buf.is_empty() { answer } else { answer.last() };
+            return After::File { stream: parts.io.into_inner(), answer };
+        }
+        Ok(()) = &mut ticket.reset => {
+            reset(connection.into_parts().io.into_inner());
+            return After::Nothing;
         }
     }
+    let Some(inner) = tunnel.take() else { return After::Nothing };
+    let parts = connection.into_parts();
+    After::Tunnel { outer: parts.io.into_inner(), early: parts.read_buf, inner }
 }
 
 /// Ends a connection at once: nothing of what was to be sent is sent, and nobody waits for its other end.

@@ -33,7 +33,13 @@ impl OwnDisk {
     fn mount() -> Result<Self, BootError> {
         // A new disk reads as zeros: no thread needs to write inode tables or read bitmaps in the background, in every
         // clone of a young guest again.
-        attach("/dev/vdc", "/rw", "ext4", MsFlags::MS_NOATIME, "noinit_itable,no_prefetch_block_bitmaps")?;
+        attach(
+            "/dev/vdc",
+            "/rw",
+            "ext4",
+            MsFlags::MS_NOATIME,
+            "noinit_itable,no_prefetch_block_bitmaps,noauto_da_alloc",
+        )?;
         File::open("/rw").map(Self).map_err(|error| BootError::new("open /rw", error))
     }
 

@@ -60,7 +60,7 @@ impl Upload {
         let path = self.path.as_deref().ok_or_else(|| bad_request("the query parameter path is missing"))?;
         let mut writer = self.create(path, announced).await?;
         while let Some(piece) = source.next().await? {
-            writer.write(&piece).await?;
+            writer.write(piece).await?;
         }
         writer.finish(self.metadata.clone()).await.map(|path| self.describe(&path))
     }
@@ -76,7 +76,7 @@ impl Upload {
                 path.ok_or_else(|| bad_request("a part has no filename, and the query has no path"))?;
             let mut writer = self.create(&path, announced).await?;
             while let Some(piece) = part.piece().await? {
-                writer.write(&piece).await?;
+                writer.write(piece).await?;
             }
             written.push(self.describe(&writer.finish(self.metadata.clone()).await?));
         }

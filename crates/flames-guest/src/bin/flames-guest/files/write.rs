@@ -4,12 +4,12 @@ use super::metadata::{self, Metadata};
 use super::{blocking, http_failure, no_space};
 use crate::http::Failure;
 use crate::users::User;
-use bytes::BytesMut;
+use bytes::Bytes;
 use nix::libc::O_NONBLOCK;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{Uid, fchown};
 use std::fs::{DirBuilder, File};
-use std::io::{self, Write as _};
+use std::io::{self, IoSlice, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub(super) struct Writer {
     path: PathBuf,
     file: Arc<File>,
-    buffer: BytesMut,
+    gathered: Gathered,
     fate: Fate,
 }
 
@@ -34,8 +34,46 @@ enum Fate {
     Done,
 }
 
-/// Bytes that are gathered for one write. A small file is one write, and so one event for who watches it.
-const GATHER: usize = 256 << 10;
+/// What came and was not written yet, as it came: nothing is copied.
+///
+/// A small file is one write, and so one event for who watches it.
+#[derive(Debug, Default)]
+struct Gathered {
+    pieces: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Gathered {
+    /// Fewer writes than this gain nothing.
+    const BYTES: usize = 512 << 10;
+    /// Pieces may be as small as a client likes, and each holds the buffer that it came in.
+    const PIECES: usize = 64;
+
+    fn push(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
+        self.pieces.push(piece);
+    }
+
+    fn is_enough(&self) -> bool {
+        self.bytes >= Self::BYTES || self.pieces.len() >= Self::PIECES
+    }
+
+    fn write_to(&self, mut file: &File) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = self.pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut left = slices.as_mut_slice();
+        // Nothing at its beginning is empty, lest a write of nothing looks like a full disk.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match file.write_vectored(left) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut left, written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Writer {
     /// Makes or empties the file. Missing directories are made, owned by the user like the file.
@@ -43,15 +81,12 @@ impl Writer {
         let target = path.clone();
         let opened = blocking(move || open(&target, &user)).await.and_then(|opened| opened);
         let (file, fate) = opened.map_err(|error| http_failure(&path, &error))?;
-        Ok(Self { path, file: Arc::new(file), buffer: BytesMut::new(), fate })
+        Ok(Self { path, file: Arc::new(file), gathered: Gathered::default(), fate })
     }
 
-    pub(super) async fn write(&mut self, piece: &[u8]) -> Result<(), Failure> {
-        self.buffer.extend_from_slice(piece);
-        if self.buffer.len() < GATHER {
-            return Ok(());
-        }
-        self.flush().await
+    pub(super) async fn write(&mut self, piece: Bytes) -> Result<(), Failure> {
+        self.gathered.push(piece);
+        if self.gathered.is_enough() { self.flush().await } else { Ok(()) }
     }
 
     /// Writes the rest and stores the metadata.
@@ -68,11 +103,11 @@ impl Writer {
     }
 
     async fn flush(&mut self) -> Result<(), Failure> {
-        if self.buffer.is_empty() {
+        let (file, gathered) = (Arc::clone(&self.file), std::mem::take(&mut self.gathered));
+        if gathered.bytes == 0 {
             return Ok(());
         }
-        let (file, bytes) = (Arc::clone(&self.file), self.buffer.split());
-        let written = blocking(move || (&*file).write_all(&bytes)).await.and_then(|written| written);
+        let written = blocking(move || gathered.write_to(&file)).await.and_then(|written| written);
         written.map_err(|error| http_failure(&self.path, &error))
     }
 }
