@@ -8,7 +8,7 @@ use std::net::TcpStream;
 const LARGE: usize = 3 << 20;
 
 fn content() -> Vec<u8> {
-    (0..LARGE as u32).map(|index| index.to_le_bytes()[index as usize % 4]).collect()
+    (0..LARGE).map(|index| index.to_le_bytes()[index % 4]).collect()
 }
 
 /// One connection, on which several requests can be sent.
