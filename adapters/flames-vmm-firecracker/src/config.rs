@@ -38,7 +38,8 @@ pub struct FirecrackerConfig {
     pub io_engine: Option<IoEngine>,
     /// Whether a guest's flush reaches the host's disk. Absent, it does not.
     pub cache_type: Option<CacheType>,
-    /// Limits of each drive.
+    /// Limits of each drive. These and the next two are also those of guests that are restored or adopted, whatever
+    /// they were when these booted.
     pub drive_limit: Limit,
     /// Limits of what a guest receives.
     pub receive_limit: Limit,
@@ -87,7 +88,7 @@ pub struct Limit {
 }
 
 /// The metadata service in Firecracker, which answers guests at a link-local address. Whatever it holds, everything in
-/// the guest may read, and a snapshot holds it too.
+/// the guest may read. Guests that were snapshotted without it do not get it; those with it get today's contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct MmdsConfig {

@@ -25,7 +25,7 @@ use tokio::sync::OnceCell;
 /// Runs microVMs in Firecracker, each in a jail of its own.
 #[derive(Debug)]
 pub struct FirecrackerDriver {
-    config: FirecrackerConfig,
+    config: Arc<FirecrackerConfig>,
     host: OnceCell<Host>,
     stand_in: Option<StandIn>,
     leases: Arc<Stock<Lease>>,
@@ -49,7 +49,7 @@ impl FirecrackerDriver {
             );
         }
         let leases = Stock::new(config.jail.ready);
-        Self { config, host: OnceCell::new(), stand_in: None, leases }
+        Self { config: Arc::new(config), host: OnceCell::new(), stand_in: None, leases }
     }
 
     /// Continues a snapshot wherever this kernel would be booted. The guest must have been waiting for its
@@ -328,8 +328,7 @@ impl FirecrackerDriver {
             tracked,
             version: self.version().await?,
             console_limit,
-            command_timeout: self.config.command_timeout(),
-            snapshot_timeout: self.config.snapshot_timeout(),
+            config: self.config.clone(),
         })
     }
 

@@ -31,6 +31,7 @@ mod files;
 mod host;
 mod jail;
 mod left;
+mod live;
 mod machine;
 mod process;
 mod snapshot;

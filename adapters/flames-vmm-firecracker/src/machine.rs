@@ -11,7 +11,7 @@ use flames_vmm::{Disk, DiskAccess, Network, VmSpec};
 use serde::Serialize;
 use serde_json::Value;
 
-/// One `PUT`.
+/// What is asked of one path.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Setting {
     pub(crate) path: String,
@@ -62,7 +62,7 @@ fn metadata(spec: &VmSpec, config: &FirecrackerConfig) -> serde_json::Result<Vec
 /// What a snapshot does not hold, and is set again before each restore.
 pub(crate) fn for_restore(config: &FirecrackerConfig) -> serde_json::Result<Vec<Setting>> {
     let Some(rate) = config.console_bytes_per_second else { return Ok(Vec::new()) };
-    let serial = SerialDevice { serial_out_path: None, rate_limiter: Some(per_second(rate)) };
+    let serial = SerialDevice { serial_out_path: None, rate_limiter: Some(token_bucket(rate)) };
     Ok(vec![put("/serial", &serial)?])
 }
 
@@ -157,17 +157,22 @@ fn empty_balloon(config: &BalloonConfig) -> Balloon {
 }
 
 fn rate_limiter(limit: &Limit) -> Option<RateLimiter> {
-    let bandwidth = limit.bytes_per_second.map(per_second);
-    let ops = limit.operations_per_second.map(per_second);
+    let bandwidth = limit.bytes_per_second.map(token_bucket);
+    let ops = limit.operations_per_second.map(token_bucket);
     (bandwidth.is_some() || ops.is_some()).then_some(RateLimiter { bandwidth, ops })
 }
 
-fn per_second(size: i64) -> TokenBucket {
+/// So much each second.
+pub(crate) fn token_bucket(size: i64) -> TokenBucket {
     TokenBucket { size, one_time_burst: None, refill_time: REFILL_MS }
 }
 
 fn put(path: &str, value: &impl Serialize) -> serde_json::Result<Setting> {
-    Ok(Setting { path: path.to_owned(), value: serde_json::to_value(value)? })
+    request(path.to_owned(), value)
+}
+
+pub(crate) fn request(path: String, value: &impl Serialize) -> serde_json::Result<Setting> {
+    Ok(Setting { path, value: serde_json::to_value(value)? })
 }
 
 #[cfg(test)]

@@ -5,12 +5,14 @@ use crate::api::{
     SnapshotType, Vm as VmTargetState, VmTarget,
 };
 use crate::boot::{BootError, BootLine};
+use crate::config::FirecrackerConfig;
 use crate::console::{self, Kept, Times, Told};
 use crate::driver::{NAME, unavailable};
 use crate::exit::{Asked, Evidence, cause};
 use crate::faults::Handler;
 use crate::files;
 use crate::left::Resources;
+use crate::live::{self, Change};
 use crate::machine::Setting;
 use crate::snapshot::{Inside, make_readable};
 use async_trait::async_trait;
@@ -23,6 +25,7 @@ use flames_vmm::{
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, OnceCell, watch};
@@ -67,7 +70,7 @@ pub(crate) struct Vm {
     process: Process,
     handler: Option<Handler>,
     version: String,
-    snapshot_timeout: Duration,
+    config: Arc<FirecrackerConfig>,
     /// Where written pages are tracked.
     tracked: Option<Tracked>,
     lines: Lines,
@@ -95,8 +98,7 @@ pub(crate) struct Attach {
     pub(crate) tracked: Option<Tracked>,
     pub(crate) version: String,
     pub(crate) console_limit: u64,
-    pub(crate) command_timeout: Duration,
-    pub(crate) snapshot_timeout: Duration,
+    pub(crate) config: Arc<FirecrackerConfig>,
 }
 
 /// The connections to a Firecracker.
@@ -131,6 +133,7 @@ impl PreparedVm for Prepared {
             }
             Purpose::BootClone { load, greeting } => {
                 vm.checked("boot", vm.lines.api.put("/snapshot/load", &load).await).await?;
+                vm.bring_up_to_date("boot").await?;
                 greeting
             }
             Purpose::Restore { .. } => return Err(vm.misused("boot", "it was prepared for a restore")),
@@ -154,6 +157,7 @@ impl PreparedVm for Prepared {
             }
             outcome => {
                 vm.checked("restore", outcome).await?;
+                vm.bring_up_to_date("restore").await?;
                 vm.process.outlive_the_daemon();
                 Ok(Box::new(vm))
             }
@@ -248,33 +252,39 @@ impl Vm {
         let lines = Self::lines(&with, &process, Waiting::ForNothing)
             .await
             .map_err(|error| unavailable(with.id.as_str(), "its process lives and does not answer", error))?;
-        Ok(Self::new(with, process, lines))
+        let vm = Self::new(with, process, lines);
+        if let Err(error) = vm.bring_up_to_date("adopt").await {
+            tracing::warn!(vm = %vm.id, %error, "its limits stay those of an earlier daemon");
+        }
+        Ok(vm)
     }
 
     async fn lines(with: &Attach, process: &Process, waiting: Waiting) -> Result<Lines, AttachError> {
         let mut open = Lines::open(with).await.map_err(AttachError::Pipes)?;
         if waiting == Waiting::ForItsWord {
             let serving = open.told.wait_for(|told| told.serving);
-            let in_time = tokio::time::timeout(with.command_timeout, async {
+            let timeout = with.config.command_timeout();
+            let in_time = tokio::time::timeout(timeout, async {
                 tokio::select! {
                     Ok(_) = serving => Ok(()),
                     _ended = process.ended() => Err(AttachError::Ended),
                 }
             });
-            in_time.await.map_err(|_| AttachError::Timeout(with.command_timeout))??;
+            in_time.await.map_err(|_| AttachError::Timeout(timeout))??;
         }
-        let api = Api::connect(&with.resources.run_dir.join(files::API), with.command_timeout).await?;
+        let socket = with.resources.run_dir.join(files::API);
+        let api = Api::connect(&socket, with.config.command_timeout()).await?;
         let OpenLines { boot, console, log, told, metrics } = open;
         Ok(Lines { api, boot: Mutex::new(boot), console, log, told, _metrics: metrics })
     }
 
     fn new(with: Attach, process: Process, lines: Lines) -> Self {
-        let Attach { id, resources, handler, tracked, version, snapshot_timeout, .. } = with;
+        let Attach { id, resources, handler, tracked, version, config, .. } = with;
         let (stop_asked, exit) = (AtomicBool::new(false), OnceCell::new());
         if let Some(handler) = &handler {
             handler.guard(process.grip());
         }
-        Self { id, resources, process, handler, version, snapshot_timeout, tracked, lines, stop_asked, exit }
+        Self { id, resources, process, handler, version, config, tracked, lines, stop_asked, exit }
     }
 
     /// Sets the machine up.
@@ -282,6 +292,22 @@ impl Vm {
         for setting in settings {
             let outcome = self.lines.api.put(&setting.path, &setting.value).await;
             self.checked("prepare", outcome).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives a guest that this daemon did not boot what today's settings ask for.
+    async fn bring_up_to_date(&self, operation: &'static str) -> Result<()> {
+        let in_force = self.checked(operation, self.lines.api.get("/vm/config").await).await?;
+        let changes = live::changes(&in_force, &self.config).map_err(|error| {
+            self.error(ErrorKind::Internal, operation).detail("its settings are no JSON").source(error)
+        })?;
+        for change in changes {
+            let outcome = match change {
+                Change::Patch(Setting { path, value }) => self.lines.api.patch(&path, &value).await,
+                Change::Put(Setting { path, value }) => self.lines.api.put(&path, &value).await,
+            };
+            self.checked(operation, outcome).await?;
         }
         Ok(())
     }
@@ -434,7 +460,7 @@ impl RunningVm for Vm {
             mem_file_path: files::NEW_MEMORY.to_owned(),
             snapshot_type: Some(self.lay_base(&inside).await),
         };
-        match self.lines.api.put_within("/snapshot/create", &create, self.snapshot_timeout).await {
+        match self.lines.api.put_within("/snapshot/create", &create, self.config.snapshot_timeout()).await {
             Err(ApiError::Refused { fault, .. }) => Err(UnfinishedParts::cannot_write(parts.memory(), fault)),
             outcome => {
                 self.checked("snapshot", outcome).await?;

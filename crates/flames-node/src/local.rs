@@ -72,6 +72,8 @@ pub struct NodeConfig {
     pub console_limit_bytes: u64,
     /// Further words of guests' kernel command line.
     pub kernel_args: Vec<String>,
+    /// Names of what else the VMM is set to give each machine: a template's snapshot has them for good.
+    pub extras: Vec<String>,
     /// How long a machine that nobody asked for yet may take to boot or to be restored.
     pub boot_deadline: Duration,
     /// When templates get snapshots of their own.
@@ -105,6 +107,7 @@ impl NodeConfig {
             disk_reserve_bytes: 1 << 30,
             console_limit_bytes: 1 << 20,
             kernel_args: Vec::new(),
+            extras: Vec::new(),
             boot_deadline: Duration::from_secs(60),
             template_snapshots: TemplateSnapshots::UseOnly,
             usual_size: (1, MiB(256), MiB(1024)),

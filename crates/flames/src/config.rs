@@ -20,7 +20,7 @@ mod vmm;
 
 pub(crate) use alerts::Alerts;
 pub(crate) use e2b::{Acme, E2b};
-pub(crate) use vmm::{Jail, RestoreMemory, Vmm, VmmDriver};
+pub(crate) use vmm::{Jail, Limit, RestoreMemory, Vmm, VmmDriver};
 
 /// Everything that can be set. An empty file is a good one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

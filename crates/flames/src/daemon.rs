@@ -259,6 +259,7 @@ async fn node(config: &Config, places: &Places, data_dir: &Path, role: Role) -> 
         disk_reserve_bytes: config.node.reserve_disk_mib << 20,
         console_limit_bytes: config.vmm.console_limit_kib << 10,
         kernel_args: config.vmm.kernel_args.clone(),
+        extras: config.vmm.extras(),
         boot_deadline: Duration::from_secs(sandbox.boot_deadline_s),
         ..NodeConfig::new(data_dir, &places.assets)
     };

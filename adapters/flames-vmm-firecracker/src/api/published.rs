@@ -11,21 +11,98 @@ use std::collections::BTreeSet;
 const FACTS: &str = include_str!("../../api/facts.json");
 
 /// Definitions that Flames does not use, and why.
-const UNUSED: [(&str, &str); 13] = [
+const UNUSED: [(&str, &str); 10] = [
     ("ArmRegisterModifier", "custom CPU templates: the named ones are what is supported"),
     ("CpuConfig", "custom CPU templates"),
     ("CpuidLeafModifier", "custom CPU templates"),
     ("CpuidRegisterModifier", "custom CPU templates"),
-    ("FullVmConfiguration", "the driver knows what it configured"),
-    ("MemoryHotplugConfig", "the balloon gives memory back; sandboxes do not grow"),
-    ("MemoryHotplugSizeUpdate", "as above"),
-    ("MemoryHotplugStatus", "as above"),
+    ("FullVmConfiguration", "read in part: what can be changed while a guest runs (`live::InForce`)"),
     ("MsrModifier", "custom CPU templates"),
     ("PartialPmem", "drives are block devices"),
     ("Pmem", "drives are block devices"),
     ("VcpuFeatures", "custom CPU templates"),
     ("Vsock", "the agent is reached over TCP inside the VM's network namespace"),
 ];
+
+/// What the driver does with each request of the description.
+#[derive(Clone, Copy, Debug)]
+enum Request {
+    /// It sends it.
+    Sent,
+    /// It does not, for this reason; what it carries and answers is typed.
+    Typed(&'static str),
+    /// Nor is that typed.
+    LeftOut(&'static str),
+}
+
+use Request::{LeftOut, Sent, Typed};
+
+const TARGET: &str = "a guest reports free pages by itself, and nobody has to guess how many there are";
+const HOTPLUG: &str = "sandboxes do not grow";
+const OPTION: &str = "said on the command line, so that nothing is lost that comes before the API serves";
+const PMEM: &str = "drives are block devices";
+
+const REQUESTS: [(&str, Request); 38] = [
+    ("GET /", Sent),
+    ("GET /balloon", Typed("`GET /vm/config` says the same")),
+    ("GET /balloon/hinting/status", Typed(TARGET)),
+    ("GET /balloon/statistics", Typed("the agent tells what a guest uses")),
+    ("GET /hotplug/memory", Typed(HOTPLUG)),
+    ("GET /machine-config", Typed("the driver knows what it configured")),
+    ("GET /mmds", Typed("the driver knows what it configured")),
+    ("GET /version", Typed("the program says it before it is started")),
+    ("GET /vm/config", Sent),
+    ("PATCH /balloon", Typed(TARGET)),
+    ("PATCH /balloon/hinting/start", Typed(TARGET)),
+    ("PATCH /balloon/hinting/stop", Typed(TARGET)),
+    ("PATCH /balloon/statistics", Typed("the agent tells what a guest uses")),
+    ("PATCH /drives/{drive_id}", Sent),
+    ("PATCH /hotplug/memory", Typed(HOTPLUG)),
+    ("PATCH /machine-config", Typed("before a boot alone, where `PUT` says all of it")),
+    ("PATCH /mmds", Typed("`PUT` says all of it")),
+    ("PATCH /network-interfaces/{iface_id}", Sent),
+    ("PATCH /pmem/{id}", LeftOut(PMEM)),
+    ("PATCH /vm", Sent),
+    ("PUT /actions", Sent),
+    ("PUT /balloon", Sent),
+    ("PUT /boot-source", Sent),
+    ("PUT /cpu-config", LeftOut("custom CPU templates: the named ones are what is supported")),
+    ("PUT /drives/{drive_id}", Sent),
+    ("PUT /entropy", Sent),
+    ("PUT /hotplug/memory", Typed(HOTPLUG)),
+    ("PUT /logger", Typed(OPTION)),
+    ("PUT /machine-config", Sent),
+    ("PUT /metrics", Typed(OPTION)),
+    ("PUT /mmds", Sent),
+    ("PUT /mmds/config", Sent),
+    ("PUT /network-interfaces/{iface_id}", Sent),
+    ("PUT /pmem/{id}", LeftOut(PMEM)),
+    ("PUT /serial", Sent),
+    ("PUT /snapshot/create", Sent),
+    ("PUT /snapshot/load", Sent),
+    ("PUT /vsock", LeftOut("the agent is reached over TCP inside the VM's network namespace")),
+];
+
+#[test]
+fn every_request_is_sent_or_typed_or_left_out_with_a_reason() {
+    let published = facts()["requests"].take();
+    let published: BTreeSet<&str> = published.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(REQUESTS.iter().map(|(request, _)| *request).collect::<BTreeSet<_>>(), published);
+}
+
+#[test]
+fn what_a_request_carries_is_typed_unless_the_request_is_left_out() {
+    let typed: BTreeSet<&str> = typed().into_iter().map(|(name, _)| name).collect();
+    for (request, use_of_it) in REQUESTS {
+        let bodies = facts()["requests"].take();
+        let Some(body) = bodies[request].as_str() else { continue };
+        match use_of_it {
+            Sent => assert!(typed.contains(body), "{request} carries {body}"),
+            Typed(why) => assert!(typed.contains(body) && !why.is_empty(), "{request} carries {body}"),
+            LeftOut(why) => assert!(!typed.contains(body) && !why.is_empty(), "{request} carries {body}"),
+        }
+    }
+}
 
 #[test]
 fn every_definition_is_typed_or_left_out_with_a_reason() {
@@ -51,8 +128,12 @@ fn a_value_that_differs_is_noticed() {
     assert_ne!(facts_of(&schema_for!(values::Drive)), facts);
 }
 
+fn facts() -> Value {
+    serde_json::from_str(FACTS).unwrap()
+}
+
 fn definitions() -> Value {
-    serde_json::from_str::<Value>(FACTS).unwrap()["definitions"].take()
+    facts()["definitions"].take()
 }
 
 macro_rules! schemas {
@@ -78,6 +159,9 @@ fn typed() -> Vec<(&'static str, Schema)> {
         Logger,
         MachineConfiguration,
         MemoryBackend,
+        MemoryHotplugConfig,
+        MemoryHotplugSizeUpdate,
+        MemoryHotplugStatus,
         Metrics,
         MmdsConfig,
         MmdsContentsObject,

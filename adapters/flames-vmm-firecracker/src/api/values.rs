@@ -185,6 +185,27 @@ api_values! {
         guest_cmd: Option<u32>,
     }
 
+    /// `PUT /hotplug/memory`: memory that a guest may get while it runs.
+    struct MemoryHotplugConfig {
+        total_size_mib: Option<u32>,
+        slot_size_mib: Option<u32>,
+        block_size_mib: Option<u32>,
+    }
+
+    /// `PATCH /hotplug/memory`
+    struct MemoryHotplugSizeUpdate {
+        requested_size_mib: Option<u32>,
+    }
+
+    /// `GET /hotplug/memory`
+    struct MemoryHotplugStatus {
+        total_size_mib: Option<u32>,
+        slot_size_mib: Option<u32>,
+        block_size_mib: Option<u32>,
+        plugged_size_mib: Option<u32>,
+        requested_size_mib: Option<u32>,
+    }
+
     /// `PUT /mmds/config`
     struct MmdsConfig {
         network_interfaces: Vec<String>,

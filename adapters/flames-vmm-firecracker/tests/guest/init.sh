@@ -39,6 +39,21 @@ greet() {
     done
 }
 
+# One request to the metadata service: the answer's first line, then its last.
+ask() {
+    /bin/busybox printf "$1 HTTP/1.1\r\n$2\r\n\r\n" | /bin/busybox nc 169.254.169.254 80 | {
+        read -r first
+        while read -r next; do last=$next; done
+        echo "$first $last$next"
+    }
+}
+metadata() {
+    /bin/busybox ifconfig eth0 169.254.1.1 netmask 255.255.0.0 up
+    echo "without a token: $(ask 'GET /region' 'Accept: text/plain')."
+    token=$(ask 'PUT /latest/api/token' 'X-metadata-token-ttl-seconds: 60')
+    echo "with a token: $(ask 'GET /region' "X-metadata-token: ${token##* }")."
+}
+
 greet
 # From here the tests take their snapshot.
 case $greeting in *'"template"'*) say '{"ready":true,"version":"test"}'; greet ;; esac
@@ -60,5 +75,6 @@ case $greeting in
     done
     echo "the last line"
     tick obey ;;
+*'"metadata"'*) say '{"ready":true,"version":"test"}'; metadata; tick obey ;;
 *'"mute"'*) tick ignore ;;
 esac

@@ -12,13 +12,18 @@ use flames_vmm::conformance::{CONSOLE_LIMIT, Factory, Guest, end_vms_below};
 use flames_vmm::faults::Program;
 use flames_vmm::jail::{JailConfig, JailMode};
 use flames_vmm::{
-    BootChannel, Disk, DiskAccess, MiB, Network, PrepareFor, SnapshotParts, StopDeadlines, VmHandle, VmId,
-    VmSpec, VmmDriver,
+    BootChannel, Disk, DiskAccess, MacAddress, MiB, Network, PrepareFor, SnapshotParts, StopDeadlines,
+    VmHandle, VmId, VmSpec, VmmDriver,
 };
-use flames_vmm_firecracker::{FirecrackerConfig, FirecrackerDriver, RestoreMemory};
+use flames_vmm_firecracker::{
+    BalloonConfig, FirecrackerConfig, FirecrackerDriver, MmdsConfig, RestoreMemory,
+};
+use serde_json::Value;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,6 +53,7 @@ pub(crate) struct FirecrackerFactory {
     kernel: PathBuf,
     image: PathBuf,
     template: SnapshotParts,
+    network: Option<Namespace>,
     config: FirecrackerConfig,
     small_disk: OnceLock<SmallDisk>,
     folder: tempfile::TempDir,
@@ -86,9 +92,18 @@ impl FirecrackerFactory {
         Some(factory)
     }
 
+    /// Whose guests have a network interface with the metadata service behind it, and a balloon with statistics.
+    pub(crate) async fn with_devices() -> Option<Self> {
+        let mut factory = Self::jailed().await?;
+        let network = Namespace::make();
+        factory.config = with_devices(factory.config.clone());
+        factory.template = Cache::of(&packed()?).template(Machine::Devices(&network)).await;
+        factory.network = Some(network);
+        Some(factory)
+    }
+
     pub(crate) async fn find(jail: JailMode) -> Option<Self> {
-        let testbed = std::env::var_os("FLAMES_FC_TESTBED").map(|folder| PathBuf::from(folder).join(KERNEL));
-        let Some(packed) = testbed.filter(|packed| packed.exists()) else {
+        let Some(packed) = packed() else {
             skip("firecracker", "set FLAMES_FC_TESTBED to the folder of the test kernel");
             return None;
         };
@@ -102,13 +117,14 @@ impl FirecrackerFactory {
             return None;
         }
         let cache = Cache::of(&packed);
-        let (kernel, image) = (cache.kernel(&packed), cache.image());
-        let template = cache.template(&kernel, &image).await;
+        let (kernel, image) = (cache.kernel(), cache.image());
+        let template = cache.template(Machine::Plain).await;
         let folder = tempfile::tempdir().unwrap();
         Some(Self {
             kernel,
             image,
             template,
+            network: None,
             config,
             small_disk: OnceLock::new(),
             folder,
@@ -146,6 +162,56 @@ impl Drop for FirecrackerFactory {
     }
 }
 
+/// The test kernel.
+fn packed() -> Option<PathBuf> {
+    let packed = std::env::var_os("FLAMES_FC_TESTBED").map(|folder| PathBuf::from(folder).join(KERNEL));
+    packed.filter(|packed| packed.exists())
+}
+
+/// What the metadata service answers.
+pub(crate) const REGION: &str = "beside-the-sea";
+
+fn with_devices(config: FirecrackerConfig) -> FirecrackerConfig {
+    let contents = serde_json::json!({ "region": REGION }).as_object().unwrap().clone();
+    FirecrackerConfig {
+        mmds: Some(MmdsConfig { contents }),
+        balloon: Some(BalloonConfig { statistics_interval_s: 1, free_page_reporting: false }),
+        ..config
+    }
+}
+
+/// The machines of which a snapshot is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Machine<'a> {
+    Plain,
+    /// With a network interface, the metadata service and a balloon.
+    Devices(&'a Namespace),
+}
+
+impl Machine<'_> {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Devices(_) => "devices",
+        }
+    }
+
+    fn config(self) -> FirecrackerConfig {
+        let config = config(JailMode::NoneInsecure);
+        match self {
+            Self::Plain => config,
+            Self::Devices(_) => with_devices(config),
+        }
+    }
+
+    fn network(self) -> Network {
+        match self {
+            Self::Plain => Network::None,
+            Self::Devices(namespace) => namespace.network(),
+        }
+    }
+}
+
 /// Ids of a range of the tests' own, noted where other daemons note theirs.
 fn config(mode: JailMode) -> FirecrackerConfig {
     let jail = JailConfig {
@@ -169,7 +235,8 @@ impl Factory for FirecrackerFactory {
     async fn spec(&self, guest: Guest) -> VmSpec {
         // Control groups are named after it: the same for all tests of the host.
         let id = format!("t{}-{}", std::process::id(), self.made.fetch_add(1, Ordering::Relaxed));
-        spec(&id, self.folder.path(), &self.kernel, &self.image, guest.name())
+        let spec = spec(&id, self.folder.path(), &self.kernel, &self.image, guest.name());
+        VmSpec { network: self.network.as_ref().map_or(Network::None, Namespace::network), ..spec }
     }
 
     async fn crash(&self, handle: &VmHandle) {
@@ -226,6 +293,7 @@ fn spec(id: &str, folder: &Path, kernel: &Path, image: &Path, behaviour: &str) -
 
 /// What tests make once, and keep for the tests that come after: each test may be a process of its own.
 struct Cache {
+    packed: PathBuf,
     folder: PathBuf,
     _lock: File,
 }
@@ -242,13 +310,13 @@ impl Cache {
         std::fs::create_dir_all(&folder).unwrap();
         let lock = File::create(folder.join("lock")).unwrap();
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        Self { folder, _lock: lock }
+        Self { packed: packed.to_owned(), folder, _lock: lock }
     }
 
-    fn kernel(&self, packed: &Path) -> PathBuf {
+    fn kernel(&self) -> PathBuf {
         self.made("vmlinux", |unfinished| {
             let out = File::create(unfinished).unwrap();
-            assert!(Command::new("xz").arg("-dc").arg(packed).stdout(out).status().unwrap().success());
+            assert!(Command::new("xz").arg("-dc").arg(&self.packed).stdout(out).status().unwrap().success());
         })
     }
 
@@ -267,13 +335,13 @@ impl Cache {
     }
 
     /// The snapshot of a guest that waits for its greeting.
-    async fn template(&self, kernel: &Path, image: &Path) -> SnapshotParts {
-        let folder = self.folder.join("template");
+    async fn template(&self, machine: Machine<'_>) -> SnapshotParts {
+        let folder = self.folder.join(machine.name());
         let stored = folder.join("parts.json");
         if !stored.exists() {
             let _half = std::fs::remove_dir_all(&folder);
             std::fs::create_dir(&folder).unwrap();
-            let parts = boot_and_snapshot(kernel, image, &folder).await;
+            let parts = boot_and_snapshot(machine, &self.kernel(), &self.image(), &folder).await;
             std::fs::write(&stored, serde_json::to_vec(&parts).unwrap()).unwrap();
         }
         serde_json::from_slice(&std::fs::read(&stored).unwrap()).unwrap()
@@ -281,10 +349,11 @@ impl Cache {
 }
 
 /// Through the driver alone: boot, ready, pause, snapshot, stop.
-async fn boot_and_snapshot(kernel: &Path, image: &Path, into: &Path) -> SnapshotParts {
+async fn boot_and_snapshot(machine: Machine<'_>, kernel: &Path, image: &Path, into: &Path) -> SnapshotParts {
     let folder = tempfile::tempdir().unwrap();
-    let driver = FirecrackerDriver::new(config(JailMode::NoneInsecure));
+    let driver = FirecrackerDriver::new(machine.config());
     let spec = spec("template", folder.path(), kernel, image, "template");
+    let spec = VmSpec { network: machine.network(), ..spec };
     let vm = driver.prepare(spec, PrepareFor::Boot).await.unwrap().boot().await.unwrap();
     let (vm, _ready) = vm.ready().await.unwrap();
     vm.pause().await.unwrap();
@@ -306,6 +375,28 @@ fn build(image: &Path, folder: &Path) {
     assert!(made.status.success(), "{made:?}");
 }
 
+/// One request to a Firecracker, over its API socket: the status and what it answered, `null` for nothing.
+pub(crate) fn api(run_dir: &Path, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let mut socket = UnixStream::connect(run_dir.join("api.sock")).unwrap();
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let length = body.len();
+    write!(socket, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
+        .unwrap();
+    let mut answer = BufReader::new(socket);
+    let mut head = Vec::new();
+    while head.last().is_none_or(|line: &String| !line.is_empty()) {
+        let mut line = String::new();
+        answer.read_line(&mut line).unwrap();
+        head.push(line.trim_end().to_owned());
+    }
+    let status = head[0].split(' ').nth(1).unwrap().parse().unwrap();
+    let length =
+        head.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let mut text = vec![0; length.unwrap_or(0)];
+    answer.read_exact(&mut text).unwrap();
+    (status, serde_json::from_slice(&text).unwrap_or_default())
+}
+
 /// A network namespace with a TAP in it; gone when dropped.
 #[derive(Debug)]
 pub(crate) struct Namespace(String);
@@ -320,6 +411,10 @@ impl Namespace {
 
     pub(crate) fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.0)
+    }
+
+    pub(crate) fn network(&self) -> Network {
+        Network::Tap { netns: self.path(), tap: "tap0".into(), mac: MacAddress([6, 0, 0xac, 0x10, 0, 2]) }
     }
 }
 

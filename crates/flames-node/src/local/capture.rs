@@ -91,9 +91,10 @@ impl Inner {
         self.host.get_or_try_init(look).await
     }
 
-    /// The name of the template's own snapshot: another kernel, image, agent, VMM, CPU or size is another name.
+    /// The name of the template's own snapshot: another kernel, image, agent, VMM, CPU or size is another name, and so
+    /// is a machine with something more.
     pub(super) async fn template_snapshot_id(&self, guest: &GuestFacts) -> Result<SnapshotId> {
-        let facts = (self.kernel_args(), self.host_facts().await?, guest);
+        let facts = (self.kernel_args(), &self.config.extras, self.host_facts().await?, guest);
         let json = serde_json::to_vec(&facts).map_err(|error| {
             Error::new(ErrorKind::Internal, "snapshot", guest.template.as_str()).source(error)
         })?;

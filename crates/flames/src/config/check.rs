@@ -77,6 +77,11 @@ pub(super) fn across_keys(file: &str, text: &str, config: &Config) -> Result<(),
         let line = line_of_key(text, &document, &names);
         Mistake { file: file.to_owned(), line, key: names.join("."), problem }
     }));
+    mistakes.extend(config.vmm.mistakes().into_iter().map(|(path, problem)| {
+        let names = [&["vmm"][..], path].concat();
+        let line = line_of_key(text, &document, &names);
+        Mistake { file: file.to_owned(), line, key: names.join("."), problem }
+    }));
     mistakes.extend(alerts(&config.alerts).into_iter().map(|(path, problem)| {
         let names: Vec<&str> = path.iter().map(String::as_str).collect();
         let line = line_of_key(text, &document, &names);

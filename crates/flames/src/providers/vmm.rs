@@ -1,12 +1,12 @@
 //! The VMM of this machine, by configuration or by what the machine can do.
 
-use crate::config::{Config, Jail, RestoreMemory, VmmDriver as Wanted};
+use crate::config::{Config, Jail, Limit, RestoreMemory, VmmDriver as Wanted};
 use anyhow::Context;
 use async_trait::async_trait;
 use flames_node::doctor::{Vmm, pick_vmm};
 use flames_vmm::jail::{JailConfig, JailMode};
 use flames_vmm::{Capabilities, PrepareFor, PreparedVm, Result, RunningVm, VmHandle, VmSpec, VmmDriver};
-use flames_vmm_firecracker::{FirecrackerConfig, FirecrackerDriver};
+use flames_vmm_firecracker::{BalloonConfig, FirecrackerConfig, FirecrackerDriver, MmdsConfig};
 use flames_vmm_qemu::{QemuConfig, QemuDriver};
 use std::path::Path;
 use std::sync::Arc;
@@ -52,8 +52,24 @@ fn firecracker(config: &Config) -> FirecrackerDriver {
             RestoreMemory::Userfaultfd => flames_vmm_firecracker::RestoreMemory::Userfaultfd,
         },
         track_dirty_pages: config.vmm.track_dirty_pages,
+        drive_limit: limit(&config.vmm.drive_limit),
+        receive_limit: limit(&config.vmm.receive_limit),
+        send_limit: limit(&config.vmm.send_limit),
+        // What a guest uses of its memory its agent tells.
+        balloon: config
+            .vmm
+            .free_page_reporting
+            .then_some(BalloonConfig { statistics_interval_s: 0, free_page_reporting: true }),
+        mmds: config.vmm.mmds.as_ref().map(|mmds| MmdsConfig { contents: mmds.contents.clone() }),
         ..FirecrackerConfig::default()
     })
+}
+
+fn limit(limit: &Limit) -> flames_vmm_firecracker::Limit {
+    flames_vmm_firecracker::Limit {
+        bytes_per_second: limit.bytes_per_s,
+        operations_per_second: limit.operations_per_s,
+    }
 }
 
 /// The same for both drivers: their VMs share one range of user ids.
