@@ -10,6 +10,8 @@ use subtle::ConstantTimeEq;
 pub(super) const TRAFFIC_HEADER: &str = "e2b-traffic-access-token";
 /// Calls that stand alone.
 const CALLS: [&str; 5] = ["/health", "/metrics", "/envs", "/files", "/files/compose"];
+/// How every signature begins, and its whole length: a hash of 32 bytes in base 64 without padding follows.
+const SIGNATURE: (&str, usize) = ("v1_", 46);
 /// Services whose methods may all be called.
 const SERVICES: [&str; 2] = ["/process.Process/", "/filesystem.Filesystem/"];
 
@@ -53,7 +55,7 @@ impl Claim {
             pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
         };
         Some(Self {
-            signature: first("signature")?,
+            signature: first("signature").filter(|text| is_signature(text))?,
             path: first("path").unwrap_or_default(),
             username: first("username").unwrap_or_default(),
             expires: first("signature_expiration").map(|seconds| seconds.parse()).transpose().ok()?,
@@ -74,6 +76,11 @@ impl Claim {
         };
         signature(signed, token.expose()).as_bytes().ct_eq(self.signature.as_bytes()).into()
     }
+}
+
+fn is_signature(text: &str) -> bool {
+    let (beginning, length) = SIGNATURE;
+    text.len() == length && text.starts_with(beginning)
 }
 
 #[cfg(test)]
@@ -134,8 +141,9 @@ mod tests {
         assert!(claim.is_made_with(&mine) && !claim.is_made_with(&other));
         let upload = Claim::of(&Request::post(&uri).body(()).unwrap()).unwrap();
         assert!(!upload.is_made_with(&mine));
-        assert!(
-            Claim::of(&Request::get("/files?signature=x&signature_expiration=y").body(()).unwrap()).is_none()
-        );
+        for nonsense in [uri.replace("=17", "=y"), uri.replace("v1_", "v2_"), "/files?signature=x".to_owned()]
+        {
+            assert!(Claim::of(&Request::get(&nonsense).body(()).unwrap()).is_none(), "{nonsense}");
+        }
     }
 }

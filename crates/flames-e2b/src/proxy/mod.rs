@@ -27,6 +27,7 @@ use flames_node::AGENT_PORT;
 use lines::Lines;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// How long a sandbox lives that a request has woken, if nobody says otherwise.
 const WOKEN_FOR: Timeout = Timeout::After(Duration::from_secs(300));
@@ -36,11 +37,13 @@ const WOKEN_FOR: Timeout = Timeout::After(Duration::from_secs(300));
 pub(crate) struct Proxy {
     plane: Arc<ControlPlane>,
     lines: Lines,
+    /// Held by the one search for a signer that goes on.
+    search: Arc<Mutex<()>>,
 }
 
 impl Proxy {
     pub(crate) fn new(plane: Arc<ControlPlane>) -> Self {
-        Self { lines: Lines::new(Arc::clone(&plane)), plane }
+        Self { lines: Lines::new(Arc::clone(&plane)), plane, search: Arc::default() }
     }
 
     /// Serves a request that names its sandbox.
@@ -127,8 +130,9 @@ impl Proxy {
         }
     }
 
-    /// The sandbox whose token made a signature.
+    /// The sandbox whose token made a signature. It looks at every sandbox, and anybody may ask for it: one at a time.
     async fn signer(&self, claim: &guard::Claim) -> Result<Option<Sandbox>, LifecycleError> {
+        let _turn = self.search.lock().await;
         let filter = Filter { states: vec![State::Running], ..Filter::default() };
         let made_it = |sandbox: &Sandbox| claim.is_made_with(&self.plane.access_token(&sandbox.id));
         Ok(self.plane.list_all(&filter).await?.into_iter().find(made_it))
