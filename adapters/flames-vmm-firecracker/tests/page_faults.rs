@@ -12,7 +12,7 @@ use flames_vmm::{
 use flames_vmm_firecracker::FirecrackerConfig;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
-use support::{FIRST_UID, FirecrackerFactory, UIDS};
+use support::{FIRST_UID, FirecrackerFactory, UIDS, inflate};
 
 #[tokio::test]
 async fn what_the_first_clone_touched_is_fetched_ahead_for_the_next() {
@@ -76,10 +76,7 @@ fn a_vm_whose_page_fault_handler_died_with_the_daemon_is_ended_by_the_next() {
 #[tokio::test]
 async fn a_page_fault_handler_outlives_its_daemon_and_ends_with_its_vm() {
     let Some(factory) = FirecrackerFactory::with_page_faults().await else { return };
-    // Of the same snapshot, and greeted, so that it says something.
-    let spec = factory.spec(Guest::Ready).await;
-    let prepared = factory.driver().prepare(spec.clone(), PrepareFor::Boot).await.unwrap();
-    let (vm, _ready) = prepared.boot().await.unwrap().ready().await.unwrap();
+    let (spec, vm) = boot(&factory).await;
     let (handle, pid) = (vm.handle(), handler_of(&spec.run_dir));
     drop(vm);
     let adopted = factory.driver().adopt(&handle).await.unwrap().expect("it lives");
@@ -138,6 +135,42 @@ async fn a_page_fault_handler_is_nobody_and_sees_nothing() {
 }
 
 #[tokio::test]
+async fn memory_that_a_guest_gives_back_is_its_own_again_when_it_wants_it() {
+    let Some(factory) = FirecrackerFactory::with_page_faults_and_devices().await else { return };
+    let (spec, vm) = boot(&factory).await;
+    for amount_mib in [8, 0] {
+        inflate(&spec, amount_mib).await;
+    }
+    eventually("its handler was told", async || removals(&spec) > 0).await;
+    ticks_on(&spec).await;
+    inflate(&spec, 8).await;
+    ticks_on(&spec).await;
+    end(vm).await;
+}
+
+#[tokio::test]
+async fn a_guest_of_huge_pages_is_restored_page_by_page_and_fetched_ahead_the_next_time() {
+    let Some(factory) = FirecrackerFactory::with_huge_pages().await else { return };
+    let parts = copy_of_the_template(&factory, "huge");
+    let (spec, vm) = restore(&factory, &parts).await;
+    let record = working_set(&parts);
+    eventually("the working set is kept", async || record.exists()).await;
+    let length = std::fs::metadata(&parts.memory).unwrap().len();
+    let set = WorkingSet::parse(&std::fs::read(&record).unwrap(), length).unwrap();
+    assert_eq!((set.page_bytes(), fetched_ahead(&spec)), (2 << 20, 0));
+    assert!((1..=length / (2 << 20)).contains(&set.pages()), "{}", set.pages());
+    end(vm).await;
+
+    let (next, vm) = restore(&factory, &parts).await;
+    eventually("all of it was fetched", async || fetched_ahead(&next) > 0).await;
+    end(vm).await;
+
+    let (spec, vm) = boot(&factory).await;
+    ticks_on(&spec).await;
+    end(vm).await;
+}
+
+#[tokio::test]
 async fn a_page_fault_handler_that_cannot_start_is_quoted_and_nothing_stays() {
     let Some(factory) = FirecrackerFactory::with_page_faults().await else { return };
     let mut config: FirecrackerConfig = factory.config().clone();
@@ -167,6 +200,14 @@ async fn restore(factory: &FirecrackerFactory, parts: &SnapshotParts) -> (VmSpec
     (spec, vm)
 }
 
+/// Of the same snapshot, and greeted, so that it says something.
+async fn boot(factory: &FirecrackerFactory) -> (VmSpec, Box<dyn RunningVm>) {
+    let spec = factory.spec(Guest::Ready).await;
+    let prepared = factory.driver().prepare(spec.clone(), PrepareFor::Boot).await.unwrap();
+    let (vm, _ready) = prepared.boot().await.unwrap().ready().await.unwrap();
+    (spec, vm)
+}
+
 async fn end(vm: Box<dyn RunningVm>) {
     vm.stop(StopDeadlines::KILL).await.unwrap();
 }
@@ -175,6 +216,17 @@ async fn end(vm: Box<dyn RunningVm>) {
 async fn runs(spec: &VmSpec) {
     let said = || std::fs::metadata(spec.run_dir.join(CONSOLE_FILE)).map_or(0, |file| file.len());
     eventually("the guest runs", async || said() > 0).await;
+}
+
+/// And says something again.
+async fn ticks_on(spec: &VmSpec) {
+    let last = || {
+        let console = std::fs::read_to_string(spec.run_dir.join(CONSOLE_FILE)).unwrap_or_default();
+        let mut ticks = console.lines().filter_map(|line| line.strip_prefix("tick ")?.parse::<u64>().ok());
+        ticks.next_back().unwrap_or(0)
+    };
+    let before = last();
+    eventually("the guest runs on", async || last() > before).await;
 }
 
 /// Nobody else's record is beside it.
@@ -206,6 +258,10 @@ fn number_before(line: &str, words: &str) -> u64 {
 
 fn faults_served(spec: &VmSpec) -> u64 {
     number_before(&said(spec), " faults served")
+}
+
+fn removals(spec: &VmSpec) -> u64 {
+    number_before(&said(spec), " removals")
 }
 
 fn fetched_ahead(spec: &VmSpec) -> u64 {

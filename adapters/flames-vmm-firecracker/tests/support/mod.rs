@@ -8,7 +8,7 @@
 
 use async_trait::async_trait;
 use flames_provider::conformance::skip;
-use flames_vmm::conformance::{CONSOLE_LIMIT, Factory, Guest, end_vms_below};
+use flames_vmm::conformance::{CONSOLE_LIMIT, Factory, Guest, end_vms_below, eventually};
 use flames_vmm::faults::Program;
 use flames_vmm::jail::{JailConfig, JailMode};
 use flames_vmm::{
@@ -16,9 +16,9 @@ use flames_vmm::{
     VmHandle, VmId, VmSpec, VmmDriver,
 };
 use flames_vmm_firecracker::{
-    BalloonConfig, FirecrackerConfig, FirecrackerDriver, MmdsConfig, RestoreMemory,
+    BalloonConfig, FirecrackerConfig, FirecrackerDriver, HugePages, MmdsConfig, RestoreMemory,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -54,6 +54,7 @@ pub(crate) struct FirecrackerFactory {
     image: PathBuf,
     template: SnapshotParts,
     network: Option<Namespace>,
+    huge_pages: Option<HugePagesOfTheHost>,
     config: FirecrackerConfig,
     small_disk: OnceLock<SmallDisk>,
     folder: tempfile::TempDir,
@@ -79,7 +80,25 @@ impl FirecrackerFactory {
 
     /// Whose guests' memory comes from a page-fault handler.
     pub(crate) async fn with_page_faults() -> Option<Self> {
-        let mut factory = Self::jailed().await?;
+        Self::jailed().await?.faulting().await
+    }
+
+    /// The same, and guests have a balloon.
+    pub(crate) async fn with_page_faults_and_devices() -> Option<Self> {
+        Self::with_devices().await?.faulting().await
+    }
+
+    /// Whose guests' memory consists of huge pages; they come from a page-fault handler.
+    pub(crate) async fn with_huge_pages() -> Option<Self> {
+        let mut factory = Self::jailed().await?.faulting().await?;
+        factory.huge_pages = Some(HugePagesOfTheHost::at_least(HUGE_PAGES)?);
+        factory.config.huge_pages = Some(HugePages::TwoMegabytes);
+        factory.template = Cache::of(&packed()?).template(Machine::HugePages).await;
+        Some(factory)
+    }
+
+    async fn faulting(mut self) -> Option<Self> {
+        let factory = &mut self;
         let own = std::env::current_exe().unwrap();
         let path = own.ancestors().nth(2).unwrap().join("examples/page-faults");
         assert!(path.exists(), "build it: cargo build -p flames-vmm-firecracker --examples");
@@ -89,7 +108,7 @@ impl FirecrackerFactory {
             skip("firecracker", &error.to_string());
             return None;
         }
-        Some(factory)
+        Some(self)
     }
 
     /// Whose guests have a network interface with the metadata service behind it, and a balloon with statistics.
@@ -125,6 +144,7 @@ impl FirecrackerFactory {
             image,
             template,
             network: None,
+            huge_pages: None,
             config,
             small_disk: OnceLock::new(),
             folder,
@@ -172,11 +192,52 @@ fn packed() -> Option<PathBuf> {
 pub(crate) const REGION: &str = "beside-the-sea";
 
 fn with_devices(config: FirecrackerConfig) -> FirecrackerConfig {
-    let contents = serde_json::json!({ "region": REGION }).as_object().unwrap().clone();
+    let contents = json!({ "region": REGION }).as_object().unwrap().clone();
     FirecrackerConfig {
         mmds: Some(MmdsConfig { contents }),
-        balloon: Some(BalloonConfig { statistics_interval_s: 1, free_page_reporting: false }),
+        balloon: Some(BalloonConfig { statistics_interval_s: 1, free_page_reporting: true }),
         ..config
+    }
+}
+
+/// Two guests of 64 MiB, and some.
+const HUGE_PAGES: u64 = 72;
+
+/// Huge pages of the host, reserved for a test; gone when dropped.
+#[derive(Debug)]
+struct HugePagesOfTheHost {
+    before: String,
+}
+
+impl HugePagesOfTheHost {
+    const COUNT: &str = "/proc/sys/vm/nr_hugepages";
+
+    /// `None`, loudly, where they would take the memory that others need.
+    fn at_least(count: u64) -> Option<Self> {
+        let number = |text: &str| text.split_whitespace().find_map(|word| word.parse::<u64>().ok());
+        let memory = std::fs::read_to_string("/proc/meminfo").unwrap();
+        let of =
+            |name: &str| memory.lines().find(|line| line.starts_with(name)).and_then(number).unwrap_or(0);
+        let wanted_kib = count * 2048;
+        if of("Hugepagesize:") != 2048 || of("MemAvailable:") < 8 * wanted_kib {
+            skip("firecracker", "huge pages of 2 MiB, and eight times the memory that they take");
+            return None;
+        }
+        let before = std::fs::read_to_string(Self::COUNT).unwrap();
+        let reserved = Self { before: before.trim().to_owned() };
+        let all = number(&before).unwrap() + count;
+        let _refused = std::fs::write(Self::COUNT, all.to_string());
+        if number(&std::fs::read_to_string(Self::COUNT).unwrap()) != Some(all) {
+            skip("firecracker", "the kernel has no huge pages left: free some memory");
+            return None;
+        }
+        Some(reserved)
+    }
+}
+
+impl Drop for HugePagesOfTheHost {
+    fn drop(&mut self) {
+        std::fs::write(Self::COUNT, &self.before).unwrap();
     }
 }
 
@@ -186,6 +247,7 @@ pub(crate) enum Machine<'a> {
     Plain,
     /// With a network interface, the metadata service and a balloon.
     Devices(&'a Namespace),
+    HugePages,
 }
 
 impl Machine<'_> {
@@ -193,6 +255,7 @@ impl Machine<'_> {
         match self {
             Self::Plain => "plain",
             Self::Devices(_) => "devices",
+            Self::HugePages => "huge-pages",
         }
     }
 
@@ -201,13 +264,15 @@ impl Machine<'_> {
         match self {
             Self::Plain => config,
             Self::Devices(_) => with_devices(config),
+            Self::HugePages => FirecrackerConfig { huge_pages: Some(HugePages::TwoMegabytes), ..config },
         }
     }
 
-    fn network(self) -> Network {
+    fn of(self, spec: VmSpec) -> VmSpec {
         match self {
-            Self::Plain => Network::None,
-            Self::Devices(namespace) => namespace.network(),
+            Self::Plain | Self::HugePages => spec,
+            // Free pages are reported as long as 128 MiB are free.
+            Self::Devices(namespace) => VmSpec { network: namespace.network(), memory: MiB(256), ..spec },
         }
     }
 }
@@ -236,7 +301,10 @@ impl Factory for FirecrackerFactory {
         // Control groups are named after it: the same for all tests of the host.
         let id = format!("t{}-{}", std::process::id(), self.made.fetch_add(1, Ordering::Relaxed));
         let spec = spec(&id, self.folder.path(), &self.kernel, &self.image, guest.name());
-        VmSpec { network: self.network.as_ref().map_or(Network::None, Namespace::network), ..spec }
+        match &self.network {
+            Some(namespace) => Machine::Devices(namespace).of(spec),
+            None => spec,
+        }
     }
 
     async fn crash(&self, handle: &VmHandle) {
@@ -353,7 +421,7 @@ async fn boot_and_snapshot(machine: Machine<'_>, kernel: &Path, image: &Path, in
     let folder = tempfile::tempdir().unwrap();
     let driver = FirecrackerDriver::new(machine.config());
     let spec = spec("template", folder.path(), kernel, image, "template");
-    let spec = VmSpec { network: machine.network(), ..spec };
+    let spec = machine.of(spec);
     let vm = driver.prepare(spec, PrepareFor::Boot).await.unwrap().boot().await.unwrap();
     let (vm, _ready) = vm.ready().await.unwrap();
     vm.pause().await.unwrap();
@@ -395,6 +463,14 @@ pub(crate) fn api(run_dir: &Path, method: &str, path: &str, body: &Value) -> (u1
     let mut text = vec![0; length.unwrap_or(0)];
     answer.read_exact(&mut text).unwrap();
     (status, serde_json::from_slice(&text).unwrap_or_default())
+}
+
+/// Asks a guest for memory, and waits until its balloon has as much.
+pub(crate) async fn inflate(spec: &VmSpec, amount_mib: u64) {
+    let (status, refusal) = api(&spec.run_dir, "PATCH", "/balloon", &json!({ "amount_mib": amount_mib }));
+    assert_eq!(status, 204, "{refusal}");
+    let actual = || api(&spec.run_dir, "GET", "/balloon/statistics", &Value::Null).1["actual_mib"].clone();
+    eventually("the balloon has its size", async || actual() == amount_mib).await;
 }
 
 /// A network namespace with a TAP in it; gone when dropped.

@@ -60,14 +60,15 @@ impl Pages {
         })
     }
 
-    /// Notes that these addresses were given back.
+    /// Notes that these addresses were given back: the pages that they hold whole. Of the others something is kept.
     pub(super) fn removed(&mut self, start: u64, end: u64) {
         for region in self.regions.clone() {
             let bytes = region.pages * self.page_bytes;
             let (from, to) = (start.max(region.address), end.min(region.address + bytes));
             if from < to {
-                let page = |address: u64| region.first + (address - region.address) / self.page_bytes;
-                self.set(page(from)..page(to - 1) + 1, State::Removed);
+                let first = (from - region.address).div_ceil(self.page_bytes);
+                let last = (to - region.address) / self.page_bytes;
+                self.set(region.first + first..region.first + last.max(first), State::Removed);
             }
         }
     }
@@ -153,6 +154,16 @@ mod tests {
         assert_eq!(pages.absent(1..8, 64), (2..4, 4..8));
         assert_eq!(pages.absent(4..8, 2), (5..7, 7..8));
         assert_eq!(pages.absent(4..5, 2), (5..5, 5..5));
+    }
+
+    #[test]
+    fn a_page_of_which_only_a_part_is_given_back_stays_as_it_is() {
+        let mut pages = pages();
+        pages.removed(LOW + 1, LOW + 3 * PAGE - 1);
+        let answers = [0, 1, 2].map(|page| pages.fault(LOW + page * PAGE));
+        assert_eq!(answers, [Some(Answer::Copy(0)), Some(Answer::Zero(1)), Some(Answer::Copy(2))]);
+        pages.removed(LOW + 1, LOW + 2);
+        assert_eq!(pages.fault(LOW), Some(Answer::Copy(0)));
     }
 
     #[test]

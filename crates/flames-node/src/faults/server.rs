@@ -110,8 +110,12 @@ impl Server {
 
     fn serve(&mut self) -> Result<(), ServeError> {
         while self.wait()? {
+            let removals = self.counts.removals;
             for event in self.uffd.read().map_err(ServeError::Wait)? {
                 self.note(event);
+            }
+            if removals == 0 && self.counts.removals > 0 {
+                self.tell();
             }
             let all = self.answer_all()?;
             if all == Tried::Done {

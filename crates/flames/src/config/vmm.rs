@@ -45,8 +45,8 @@ pub(crate) struct Vmm {
     pub(crate) receive_limit: Limit,
     /// What each sandbox may send, with Firecracker.
     pub(crate) send_limit: Limit,
-    /// Whether guests in Firecracker give memory back that they no longer use. Those of snapshots that were taken without it
-    /// do not; templates get new snapshots.
+    /// Whether guests in Firecracker give memory back that they no longer use, while more than 128 MiB are free. Those of
+    /// snapshots that were taken without it do not; templates get new snapshots.
     pub(crate) free_page_reporting: bool,
     /// Firecracker's metadata service at 169.254.169.254, which answers whoever in the sandbox asks with a token. There is
     /// none unless this is here, and none in sandboxes of snapshots that were taken without; templates get new snapshots.
