@@ -13,7 +13,7 @@ here=$root/guest/images
 
 main() {
     name=${1:-}
-    [ -n "$name" ] && [ -f "$here/$name.sh" ] || die "no such image: '$name'; there are: base mini"
+    [ -n "$name" ] && [ -f "$here/$name.sh" ] || die "no such image: '$name'; there are: base code-interpreter-v1 mini"
     require_tool mkfs.erofs erofs-utils
     lock "image-$name"
     "$here/$name.sh" prepare
@@ -34,7 +34,10 @@ hash_inputs() {
 build() {
     mkdir -p "$(dirname "$image")"
     as_owner_of_all_files "$0" --assemble "$name" "$image" "$inputs"
-    write_manifest "$image" "$inputs" "guest/images/$name.sh"
+    local facts=()
+    # What the manifest says of this image alone, a key and its value in turns, each on a line.
+    [ ! -f "$here/$name/manifest" ] || mapfile -t facts <"$here/$name/manifest"
+    write_manifest "$image" "$inputs" "guest/images/$name.sh" "${facts[@]}"
     say "$name: built in $(show_seconds), $(du -h --apparent-size "$image" | cut -f1)"
 }
 

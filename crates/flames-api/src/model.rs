@@ -177,6 +177,9 @@ pub struct TimingsView {
     pub restore_ms: f64,
     /// For the handshake with the agent.
     pub agent_init_ms: f64,
+    /// For the template's start command; zero for a guest that was restored, and for a template without.
+    #[serde(default)]
+    pub start_up_ms: f64,
     /// From the request until it was handed out.
     pub create_ms: f64,
     /// From the first command's request to its first output, once there was one.
@@ -383,6 +386,13 @@ pub struct BuildRequest {
     /// A tar archive on the node. Give this or `directory`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tar: Option<String>,
+    /// What its sandboxes run from the start: a command of `/bin/sh -lc` by root, without network. Clones of the
+    /// template's snapshot find it running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_command: Option<String>,
+    /// A command that succeeds once what `start_command` starts is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_command: Option<String>,
 }
 
 /// One line of a build's stream (`application/x-ndjson`).
@@ -510,6 +520,7 @@ impl From<Timings> for TimingsView {
             kernel_to_agent_ms: timings.node.kernel_to_agent_ms,
             restore_ms: timings.node.restore_ms,
             agent_init_ms: timings.node.agent_init_ms,
+            start_up_ms: timings.node.start_up_ms,
             create_ms: timings.create_ms,
             first_command_ms: timings.first_command_ms,
         }

@@ -135,6 +135,10 @@ fn from_node_create(error: &CreateError) -> Problem {
         (CreateStep::Boot | CreateStep::AgentInit, _) => {
             problem.mend("`flames doctor` checks this host; the detail holds the last lines of the console")
         }
+        (CreateStep::StartUp, _) => problem.mend(
+            "the detail says what the start command wrote; `flames template build` takes another, and `sandbox.boot_deadline_s` \
+             is how long it may take",
+        ),
         _ => problem,
     }
 }

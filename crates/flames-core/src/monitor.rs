@@ -79,6 +79,7 @@ impl Monitor {
             ("kernel_to_agent", node.kernel_to_agent_ms),
             ("restore", node.restore_ms),
             ("agent_init", node.agent_init_ms),
+            ("start_up", node.start_up_ms),
         ];
         let stages = stages.map(|(stage, ms)| (stage, ms / 1000.0));
         let template = sandbox.template.as_str();

@@ -27,6 +27,9 @@ pub enum CreateError {
     /// The agent refused the handshake.
     #[error("the agent did not take the handshake")]
     AgentInit(#[source] Error),
+    /// The template's start command failed, or its ready command never succeeded.
+    #[error("the template's start command did not make it ready")]
+    StartUp(#[source] Error),
     /// What the guest may reach could not be applied.
     #[error("the network rules could not be applied")]
     Egress(#[source] Error),
@@ -43,6 +46,7 @@ impl CreateError {
             Self::VmmSpawn(_) => CreateStep::VmmSpawn,
             Self::Boot(_) => CreateStep::Boot,
             Self::AgentInit(_) => CreateStep::AgentInit,
+            Self::StartUp(_) => CreateStep::StartUp,
             Self::Egress(_) => CreateStep::Egress,
         }
     }
@@ -62,6 +66,7 @@ impl CreateError {
             | Self::VmmSpawn(cause)
             | Self::Boot(cause)
             | Self::AgentInit(cause)
+            | Self::StartUp(cause)
             | Self::Egress(cause) => cause,
         }
     }
@@ -84,13 +89,15 @@ pub enum CreateStep {
     Boot,
     /// The agent takes time, entropy, token and environment.
     AgentInit,
+    /// What the template starts is started, in a guest that was booted.
+    StartUp,
     /// What the guest may reach is applied.
     Egress,
 }
 
 impl CreateStep {
     /// Every step, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Admit,
         Self::Template,
         Self::Network,
@@ -98,6 +105,7 @@ impl CreateStep {
         Self::VmmSpawn,
         Self::Boot,
         Self::AgentInit,
+        Self::StartUp,
         Self::Egress,
     ];
 
@@ -111,6 +119,7 @@ impl CreateStep {
             Self::VmmSpawn => CreateError::VmmSpawn(cause),
             Self::Boot => CreateError::Boot(cause),
             Self::AgentInit => CreateError::AgentInit(cause),
+            Self::StartUp => CreateError::StartUp(cause),
             Self::Egress => CreateError::Egress(cause),
         }
     }
@@ -126,6 +135,7 @@ impl fmt::Display for CreateStep {
             Self::VmmSpawn => "vmm_spawn",
             Self::Boot => "boot",
             Self::AgentInit => "agent_init",
+            Self::StartUp => "start_up",
             Self::Egress => "egress",
         })
     }

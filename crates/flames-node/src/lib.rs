@@ -51,7 +51,7 @@ pub use snapshot::{
 pub use template::TemplateStore;
 pub use values::{
     AccessToken, Adoption, BuildProgress, BuildTemplate, Capacity, CreateVm, CreatedVm, Duplex, GuestStream,
-    Identity, Leak, LeakKind, Reaped, RunExit, RunFacts, RunInfo, StageTimings, StartFrom, Template,
+    Identity, Leak, LeakKind, Reaped, RunExit, RunFacts, RunInfo, StageTimings, StartFrom, StartUp, Template,
     TemplateName, TemplateOrigin, TemplateSource,
 };
 

@@ -7,7 +7,7 @@ mod build;
 
 use crate::disk::blocking;
 use crate::paths::{Assets, DataDir, io_error};
-use crate::{BuildProgress, BuildTemplate, Template, TemplateName, TemplateOrigin};
+use crate::{BuildProgress, BuildTemplate, StartUp, Template, TemplateName, TemplateOrigin};
 use flames_vmm::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -59,8 +59,8 @@ impl TemplateStore {
     ) -> Result<Template> {
         self.refuse_built_in(&request.name)?;
         let built = build::image(&request.from, &self.user_images, progress).await?;
-        let (this, name) = (self.clone(), request.name);
-        blocking("template", move || this.publish(name, built)).await
+        let this = self.clone();
+        blocking("template", move || this.publish(request.name, built, request.start_up)).await
     }
 
     /// Removes a template that was built here, and its image if no other name has it.
@@ -112,6 +112,7 @@ impl TemplateStore {
             sha256: text("sha256"),
             created_unix: modified_unix(&image),
             built_from: text("builtFrom"),
+            start_up: start_up(&facts),
             image,
         }))
     }
@@ -136,12 +137,18 @@ impl TemplateStore {
         }
     }
 
-    fn publish(&self, name: TemplateName, built: build::Image) -> Result<Template> {
+    fn publish(
+        &self,
+        name: TemplateName,
+        built: build::Image,
+        start_up: Option<StartUp>,
+    ) -> Result<Template> {
         let record = Record {
             sha256: built.sha256,
             size_bytes: built.size_bytes,
             created_unix: unix(SystemTime::now()),
             built_from: built.built_from,
+            start_up,
         };
         let previous = self.built_here(&name).unwrap_or_default();
         let template = record.clone().into_template(name.clone(), &self.user_images);
@@ -190,6 +197,8 @@ struct Record {
     size_bytes: u64,
     created_unix: u64,
     built_from: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start_up: Option<StartUp>,
 }
 
 impl Record {
@@ -202,12 +211,19 @@ impl Record {
             sha256: self.sha256,
             created_unix: self.created_unix,
             built_from: self.built_from,
+            start_up: self.start_up,
         }
     }
 }
 
 fn image_path(images: &Path, sha256: &str) -> PathBuf {
     images.join(format!("{sha256}.erofs"))
+}
+
+/// What an image build wrote about what its guests run.
+fn start_up(facts: &serde_json::Value) -> Option<StartUp> {
+    let text = |key: &str| facts[key].as_str().map(str::to_owned);
+    Some(StartUp { command: text("startCommand")?, ready: text("readyCommand") })
 }
 
 /// The valid template names among the files of a folder with an extension; a folder that is missing is empty.

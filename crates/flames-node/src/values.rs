@@ -41,7 +41,7 @@ pub struct CreateVm {
     pub default_workdir: Option<String>,
     /// What the guest may reach. It holds before the guest is handed out.
     pub network: EgressPolicy,
-    /// How long the guest may take from the VMM's start to the agent's report.
+    /// How long the guest may take from the VMM's start until the agent reports and what its template starts is ready.
     pub boot_deadline: Duration,
 }
 
@@ -95,6 +95,10 @@ pub struct StageTimings {
     pub restore_ms: f64,
     /// For the handshake: time, entropy, token, environment.
     pub agent_init_ms: f64,
+    /// For the template's start command until its ready command succeeded; zero for a guest that was restored, and
+    /// for a template without.
+    #[serde(default)]
+    pub start_up_ms: f64,
 }
 
 /// What a run has on this host; for `inspect` and for whoever debugs the machine.
@@ -240,8 +244,23 @@ pub struct Template {
     pub created_unix: u64,
     /// What it was built from, for a person.
     pub built_from: String,
+    /// What runs in its guests from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_up: Option<StartUp>,
     /// The image file.
     pub image: PathBuf,
+}
+
+/// What a template's guests run before anybody gets one. Both are commands of `/bin/sh -lc` by root, without network.
+///
+/// A guest that is booted starts it; the template's snapshot is taken afterwards, so clones find it running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartUp {
+    /// Goes on running, or ends with success.
+    pub command: String,
+    /// Asked again and again until it succeeds; `None` is ready as soon as the command is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
 }
 
 /// Who made a template.
@@ -261,6 +280,8 @@ pub struct BuildTemplate {
     pub name: TemplateName,
     /// The root file system.
     pub from: TemplateSource,
+    /// What runs in its guests from the start.
+    pub start_up: Option<StartUp>,
 }
 
 /// Where a template's root file system comes from.

@@ -353,6 +353,12 @@ pub(crate) enum Template {
         /// A tar archive
         #[arg(long, value_name = "FILE")]
         tar: Option<PathBuf>,
+        /// What its sandboxes run from the start, by root in `/bin/sh -lc`; snapshots of the template hold it running
+        #[arg(long, value_name = "COMMAND")]
+        start_command: Option<String>,
+        /// Succeeds once what the start command starts is ready; asked until then
+        #[arg(long, value_name = "COMMAND", requires = "start_command")]
+        ready_command: Option<String>,
     },
     /// Say what creates from a template get when they do not say otherwise
     Set {

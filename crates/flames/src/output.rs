@@ -126,6 +126,7 @@ pub(crate) fn stages(timings: &TimingsView) -> Vec<(&'static str, f64)> {
         ("kernel to agent", timings.kernel_to_agent_ms),
         ("restore", timings.restore_ms),
         ("agent init", timings.agent_init_ms),
+        ("start up", timings.start_up_ms),
     ]
 }
 

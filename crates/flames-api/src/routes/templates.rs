@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use flames_core::TemplateSettings;
-use flames_node::{BootLevel, BuildProgress, BuildTemplate, TemplateName, TemplateSource};
+use flames_node::{BootLevel, BuildProgress, BuildTemplate, StartUp, TemplateName, TemplateSource};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use utoipa_axum::router::OpenApiRouter;
@@ -114,7 +114,22 @@ fn to_build(request: BuildRequest) -> Result<BuildTemplate, Problem> {
         (None, Some(tar)) => TemplateSource::Tar(tar.into()),
         _ => return Err(Problem::invalid("directory", "give either `directory` or `tar`")),
     };
-    Ok(BuildTemplate { name: TemplateName::parse(request.name)?, from })
+    let start_up = start_up(request.start_command, request.ready_command)?;
+    Ok(BuildTemplate { name: TemplateName::parse(request.name)?, from, start_up })
+}
+
+fn start_up(command: Option<String>, ready: Option<String>) -> Result<Option<StartUp>, Problem> {
+    for (field, text) in [("start_command", &command), ("ready_command", &ready)] {
+        if text.as_ref().is_some_and(|text| text.trim().is_empty() || text.contains('\0')) {
+            return Err(Problem::invalid(field, "must be a command"));
+        }
+    }
+    match (command, ready) {
+        (None, Some(_)) => {
+            Err(Problem::invalid("ready_command", "needs a `start_command` that it waits for"))
+        }
+        (command, ready) => Ok(command.map(|command| StartUp { command, ready })),
+    }
 }
 
 fn progress_event(progress: BuildProgress) -> BuildEvent {

@@ -500,6 +500,7 @@ impl Node for FakeNode {
             sha256: String::new(),
             created_unix: 0,
             built_from: String::new(),
+            start_up: None,
         }])
     }
 

@@ -114,7 +114,7 @@ impl Inner {
         let machine = request.run.clone();
         let source = Source::Image(image);
         let mut creation = Creation::new(Arc::clone(self), request, source, machine).map_err(failed)?;
-        creation.steps(CreateStep::Admit, CreateStep::AgentInit, cancel).await?;
+        creation.steps(CreateStep::Admit, CreateStep::StartUp, cancel).await?;
         let taken = self.take_template_snapshot(&creation, &id).await;
         creation.give_up().await;
         let snapshot = taken.map_err(failed)?;

@@ -1,7 +1,7 @@
 //! A create: a table of steps, each with its undo.
 //!
 //! ```text
-//! admit -> template -> network -> disk -> vmm_spawn -> boot -> agent_init -> egress -> handed out
+//! admit -> template -> network -> disk -> vmm_spawn -> boot -> agent_init -> start_up -> egress -> handed out
 //! ```
 //!
 //! `boot` is a restore when the machine starts from a snapshot. It runs in a task of its own, so that a caller that
@@ -10,6 +10,7 @@
 //!
 //! A member of a warm pool is a creation that stopped after a step; handing it out runs the rest (`give.rs`).
 
+mod start_up;
 mod steps;
 mod waiting;
 
@@ -50,7 +51,7 @@ enum Wait {
     Long,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step { name: CreateStep::Admit, wait: Wait::Short, run: |c| c.admit().boxed(), undo: nothing },
     Step { name: CreateStep::Template, wait: Wait::Short, run: |c| c.check_source().boxed(), undo: nothing },
     Step {
@@ -74,6 +75,7 @@ const STEPS: [Step; 8] = [
     // What these make lives in the VM and its network, and ends with them.
     Step { name: CreateStep::Boot, wait: Wait::Long, run: |c| c.boot().boxed(), undo: nothing },
     Step { name: CreateStep::AgentInit, wait: Wait::Long, run: |c| c.init_agent().boxed(), undo: nothing },
+    Step { name: CreateStep::StartUp, wait: Wait::Long, run: |c| c.start_up().boxed(), undo: nothing },
     Step { name: CreateStep::Egress, wait: Wait::Short, run: |c| c.open_network().boxed(), undo: nothing },
 ];
 

@@ -44,6 +44,7 @@ impl Image {
             vcpus,
             memory,
             disk,
+            start_up: self.template.start_up.clone(),
         }
     }
 }

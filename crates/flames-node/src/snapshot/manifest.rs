@@ -6,7 +6,7 @@
 
 use super::Keep;
 use crate::paths::io_error;
-use crate::{AccessToken, SnapshotId, SnapshotInfo, TemplateName};
+use crate::{AccessToken, SnapshotId, SnapshotInfo, StartUp, TemplateName};
 use flames_vmm::{Error, ErrorKind, MiB, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -53,6 +53,9 @@ pub(crate) struct GuestFacts {
     pub(crate) vcpus: u8,
     pub(crate) memory: MiB,
     pub(crate) disk: MiB,
+    /// What runs in it since it was booted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) start_up: Option<StartUp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -252,6 +255,7 @@ mod tests {
             vcpus: 1,
             memory: MiB(64),
             disk: MiB(64),
+            start_up: None,
         };
         let captured = (HostFacts::here("fake", "1.0".into()), guest, AccessToken::new("control"));
         Manifest::seal(dir, SnapshotId::parse("s1").unwrap(), keep, 7, captured).unwrap()

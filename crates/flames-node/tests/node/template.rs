@@ -30,7 +30,7 @@ async fn build(
     from: TemplateSource,
 ) -> flames_node::Result<flames_node::Template> {
     let (progress, _news) = mpsc::channel(64);
-    home.node.build_template(BuildTemplate { name: name(template), from }, progress).await
+    home.node.build_template(BuildTemplate { name: name(template), from, start_up: None }, progress).await
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn an_archive_becomes_the_same_template_as_its_tree() {
         std::process::Command::new("tar").arg("-czf").arg(&archive).arg("-C").arg(&tree).arg(".").status();
     assert!(packed.unwrap().success());
     let (progress, mut news) = mpsc::channel(64);
-    let request = BuildTemplate { name: name("tar"), from: TemplateSource::Tar(archive) };
+    let request = BuildTemplate { name: name("tar"), from: TemplateSource::Tar(archive), start_up: None };
     let template = home.node.build_template(request, progress).await.unwrap();
     assert_eq!(news.recv().await, Some(BuildProgress::Unpacking));
     assert!(template.size_bytes > 0);

@@ -15,7 +15,10 @@ use std::time::Duration;
 pub(crate) async fn run(client: &Client, command: Command, json: bool) -> anyhow::Result<()> {
     match command {
         Command::Ls => ls(client, json).await,
-        Command::Build { name, dir, tar } => build(client, name, dir, tar, json).await,
+        Command::Build { name, dir, tar, start_command, ready_command } => {
+            let (directory, tar) = (absolute(dir)?, absolute(tar)?);
+            build(client, BuildRequest { name, directory, tar, start_command, ready_command }, json).await
+        }
         Command::Set { name, level } => set(client, &name, level, json).await,
         Command::Show { name } => show(&client.template_settings(&name).await?, json),
         Command::Rm { name } => client.remove_template(&name).await,
@@ -30,14 +33,7 @@ async fn ls(client: &Client, json: bool) -> anyhow::Result<()> {
     output::table(&["NAME", "ORIGIN", "SIZE", "HASH", "MADE"], list.templates.iter().map(row).collect())
 }
 
-async fn build(
-    client: &Client,
-    name: String,
-    dir: Option<PathBuf>,
-    tar: Option<PathBuf>,
-    json: bool,
-) -> anyhow::Result<()> {
-    let request = BuildRequest { name, directory: absolute(dir)?, tar: absolute(tar)? };
+async fn build(client: &Client, request: BuildRequest, json: bool) -> anyhow::Result<()> {
     let mut events = client.build_template(&request).await?;
     // Draws on standard error, and only if that is a terminal.
     let bar =

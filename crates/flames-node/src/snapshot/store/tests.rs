@@ -12,6 +12,7 @@ fn guest() -> GuestFacts {
         vcpus: 1,
         memory: MiB(64),
         disk: MiB(64),
+        start_up: None,
     }
 }
 
