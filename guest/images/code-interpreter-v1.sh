@@ -69,9 +69,11 @@ compile() {
         usr/bin/python3.11 -m compileall -q -f -s "$PWD" --invalidation-mode unchecked-hash "$PWD/$packages"
 }
 
+# A start command is root's, and the code that runs is the user's.
 commands() {
-    printf '#!/bin/sh\nexec python3 -m flames_code_interpreter\n' >usr/local/bin/code-interpreter
-    printf '#!/bin/sh\nexec python3 -m pip "$@"\n' >usr/local/bin/pip
+    printf '#!/bin/sh\n%s\n' 'cd /home/user && exec setpriv --reuid=user --regid=user --init-groups --reset-env \
+    env LANG=C.UTF-8 PATH="$PATH" python3 -m flames_code_interpreter' >usr/local/bin/code-interpreter
+    printf '#!/bin/sh\n%s\n' 'exec python3 -m pip "$@"' >usr/local/bin/pip
     chmod 0755 usr/local/bin/{code-interpreter,pip}
     chown -R 0:0 usr/local
 }

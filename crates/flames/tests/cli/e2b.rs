@@ -2,10 +2,11 @@
 //! Their programs lie in `tests/e2b`, and the examples of the documentation in `examples/e2b`.
 
 use crate::home::Home;
-use crate::host::ip;
+use crate::host::{ip, wait_within};
 use flames_provider::conformance::skip;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// A daemon and the clients that are pointed at it.
 struct Mover {
@@ -112,6 +113,31 @@ fn vm_the_javascript_client_works() {
     command.arg("client.mjs").arg(&mover.clients);
     mover.runs(command);
 }
+
+#[test]
+fn vm_code_interpreter_clients_run_code_that_keeps_its_state() {
+    let Some(mover) = Mover::new() else { return };
+    let template = "code-interpreter-v1";
+    if !mover.home.has_image(template) {
+        skip("assets", "run `make code-interpreter`");
+        return;
+    }
+    // Its first boot starts kernels for ten seconds and more; sandboxes are clones of what the pool makes of it.
+    mover.home.ok(&["pool", "set", template, "--prepared", "1", "--min", "0", "--max", "1"]);
+    let ready = || mover.home.json(&["pool", "show", template])["ready"] == 1;
+    wait_within(BOOT_WITH_KERNELS, "a pool of code interpreters", ready);
+    for program in [PathBuf::from("interpreter.py"), example("code-interpreter.py")] {
+        let mut client = mover.python("python");
+        client.arg(program);
+        mover.runs(client);
+    }
+    let mut client = mover.command("node");
+    client.arg("interpreter.mjs").arg(&mover.clients);
+    mover.runs(client);
+}
+
+/// On a machine that emulates its guests' processors and does other things besides.
+const BOOT_WITH_KERNELS: Duration = Duration::from_secs(120);
 
 #[test]
 fn vm_the_examples_of_the_documentation_run() {

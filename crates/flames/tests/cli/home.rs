@@ -139,6 +139,10 @@ impl Home {
         Some(home)
     }
 
+    pub(crate) fn has_image(&self, template: &str) -> bool {
+        self.assets.join("images").join(format!("{template}.erofs")).exists()
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.root.path().join("d")
     }

@@ -94,7 +94,12 @@ pub(crate) fn embedded(data: &Path) -> Vec<PathBuf> {
 
 /// Waits for what has no event: a process of somebody else's, a file, a namespace. Fails after 30 s.
 pub(crate) fn wait_for(what: &str, reached: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    wait_within(Duration::from_secs(30), what, reached);
+}
+
+/// The same for what takes longer.
+pub(crate) fn wait_within(longest: Duration, what: &str, reached: impl Fn() -> bool) {
+    let deadline = Instant::now() + longest;
     while !reached() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
         #[allow(clippy::disallowed_methods, reason = "nothing tells this process about others")]

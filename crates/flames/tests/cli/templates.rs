@@ -1,6 +1,7 @@
 //! Templates of one's own: built from a tree, run from, removed.
 
 use crate::home::Home;
+use crate::host;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,65 @@ fn vm_keeps_its_image_when_its_template_is_built_anew_under_its_name() {
     for id in [&old, &fork] {
         assert_eq!(home.sh(id, "cat /etc/mark"), "from the tree", "what the source ran from");
     }
+}
+
+#[test]
+fn vm_finds_running_what_its_template_starts() {
+    let Some(mut home) = Home::with_vms() else { return };
+    let Some(tree) = small_tree(&home) else { return };
+    home.up();
+    let start = "cat /proc/sys/kernel/random/uuid > /tmp/start; busybox sleep 1; : > /tmp/up; exec busybox sleep 9999";
+    build_that_starts(&home, &tree, "served", start, &["--ready-command", "test -f /tmp/up"]);
+    let cold = home.json(&["create", "-t", "served", "--timeout", "600"]);
+    assert_eq!(cold["path"], "cold");
+    assert!(cold["timings"]["start_up_ms"].as_f64().unwrap() > 1000.0, "{cold}");
+    home.ok(&["pool", "set", "served", "--prepared", "1", "--min", "0", "--max", "1"]);
+    host::wait_for("a pool of clones", || home.json(&["pool", "show", "served"])["ready"] == 1);
+    let clones = [(); 2].map(|()| home.json(&["create", "-t", "served", "--timeout", "600"]));
+    let look = |sandbox: &serde_json::Value| {
+        let id = sandbox["id"].as_str().unwrap();
+        home.sh(id, "busybox pidof busybox >/dev/null && cat /tmp/start")
+    };
+    let [first, second] = [look(&clones[0]), look(&clones[1])];
+    assert_eq!((first.len(), &first), (37, &second), "both are clones of one that was started");
+    assert_ne!(first, look(&cold));
+    for clone in &clones {
+        assert_eq!(
+            (&clone["path"] != "cold", &clone["timings"]["start_up_ms"]),
+            (true, &0.0.into()),
+            "{clone}"
+        );
+    }
+}
+
+#[test]
+fn vm_is_not_handed_out_when_what_its_template_starts_fails() {
+    let Some(mut home) = Home::with_vms() else { return };
+    let Some(tree) = small_tree(&home) else { return };
+    home.configure("[sandbox]\nboot_deadline_s = 10\n");
+    home.up();
+    build_that_starts(&home, &tree, "ends", "echo the reason >&2; exit 7", &["--ready-command", "exit 1"]);
+    let refused = home.refused(&["create", "-t", "ends"]);
+    let detail = refused["detail"].as_str().unwrap();
+    assert_eq!(refused["status"], 400, "{refused}");
+    assert!(detail.contains("exit status 7") && detail.contains("the reason"), "{refused}");
+
+    let never = ["--ready-command", "echo not yet; exit 1"];
+    build_that_starts(&home, &tree, "never", "echo waiting; exec busybox sleep 9999", &never);
+    let refused = home.refused(&["create", "-t", "never"]);
+    let detail = refused["detail"].as_str().unwrap();
+    assert_eq!((&refused["status"], &refused["code"]), (&504.into(), &"timeout".into()), "{refused}");
+    assert!(detail.contains("ready command") && detail.contains("waiting"), "{refused}");
+    assert_eq!(host::vmms(&home.data()), [0; 0]);
+
+    let tree = tree.to_str().unwrap();
+    let refused = home.refused(&["template", "build", "empty", "--dir", tree, "--start-command", " "]);
+    assert_eq!(refused["status"], 400, "{refused}");
+}
+
+fn build_that_starts(home: &Home, tree: &Path, name: &str, command: &str, more: &[&str]) {
+    let words = ["template", "build", name, "--dir", tree.to_str().unwrap(), "--start-command", command];
+    home.ok(&[&words[..], more].concat());
 }
 
 fn step_bad_builds_are_refused(home: &Home, tree: &str) {

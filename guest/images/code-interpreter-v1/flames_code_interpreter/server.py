@@ -9,11 +9,20 @@ import json
 import os
 
 import tornado.web
+from tornado.httpclient import AsyncHTTPClient
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
 
 from flames_code_interpreter import messages, sandbox
 from flames_code_interpreter.contexts import Contexts, Refused
 
 PORT = 49999
+
+# Executions are counted, and kept in `In`: the first of a client is the first.
+LEAVES_NO_TRACE = """
+get_ipython().history_manager.reset(new_session=False)
+get_ipython().execution_count = 1
+"""
 
 
 async def serve():
@@ -27,8 +36,20 @@ async def serve():
         (r"/contexts/([^/]+)", OneContext),
         (r"/contexts/([^/]+)/restart", Restart),
     ]
-    tornado.web.Application(routes, contexts=contexts, log_function=lambda handler: None).listen(PORT)
+    application = tornado.web.Application(routes, contexts=contexts, log_function=lambda handler: None)
+    await warm_up(application)
+    application.listen(PORT)
     await asyncio.Event().wait()
+
+
+async def warm_up(application):
+    """Goes the way of a request once, where nobody sees it: what that loads is in the template's snapshot then."""
+    [socket] = bind_sockets(0, "127.0.0.1")
+    server = HTTPServer(application)
+    server.add_socket(socket)
+    url = f"http://127.0.0.1:{socket.getsockname()[1]}/execute"
+    await AsyncHTTPClient().fetch(url, method="POST", body=json.dumps({"code": LEAVES_NO_TRACE}))
+    server.stop()
 
 
 class Handler(tornado.web.RequestHandler):
