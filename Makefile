@@ -25,10 +25,10 @@ ifeq ($(CI),true)
 export FLAMES_REQUIRE ?= assets,root,qemu,postgres,redis,nats,caddy,s3,e2b-clients
 endif
 
-.PHONY: help run test test-newest check bench assets deps clean release
+.PHONY: help run test test-newest check bench assets code-interpreter deps clean release
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 run: ## install and build what is missing, then run a command in a microVM (TEMPLATE=mini CMD='uname -a')
 	@scripts/install-deps.sh run build
@@ -41,10 +41,11 @@ run: ## install and build what is missing, then run a command in a microVM (TEMP
 test: ## all tests, those that boot microVMs and need servers included
 	@$(phase) dependencies scripts/install-deps.sh
 	@$(phase) assets $(MAKE) --no-print-directory assets
+	@$(phase) code-interpreter $(MAKE) --no-print-directory code-interpreter || echo 'the image code-interpreter-v1 could not be built: its tests are skipped, or fail in CI'
 	@$(phase) clients scripts/install-clients.sh || echo 'the clients of E2B could not be installed: their tests are skipped, or fail in CI'
 	@scripts/run-tests.sh
 
-test-newest: assets ## the tests of E2B's clients, with the newest of them instead of the pinned ones
+test-newest: assets code-interpreter ## the tests of E2B's clients, with the newest of them instead of the pinned ones
 	@FLAMES_CLIENTS=newest scripts/install-clients.sh
 	@FLAMES_CLIENTS=newest cargo nextest run -p flames --test cli -E 'test(/^e2b::/)'
 
@@ -62,6 +63,9 @@ assets: ## guest kernel, agent and images
 	@guest/images/build-image.sh mini
 	@guest/images/build-image.sh base
 	@guest/images/build-agent.sh
+
+code-interpreter: ## the image that E2B's code interpreter clients ask for (needs PyPI once)
+	@guest/images/build-image.sh code-interpreter-v1
 
 deps: ## the Debian packages that are missing
 	@scripts/install-deps.sh

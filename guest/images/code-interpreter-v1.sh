@@ -40,7 +40,9 @@ tree() {
     "$base" tree .
     mkdir -p "$packages"
     pip install --quiet --target "$packages" --no-index --find-links "$(wheels)" --no-compile "${for_the_image[@]}" >&2
+    # Programs and manual pages: they name this machine's Python, and so does what is written of them.
     rm -rf "${packages:?}"/{bin,share}
+    sed -i -E '\#^\.\./\.\./(bin|share)/#d' "$packages"/*.dist-info/RECORD
     install -D -m 0644 -t "$packages/flames_code_interpreter" "$source"/flames_code_interpreter/*.py
     compile
     commands

@@ -123,7 +123,21 @@ fn vm_code_interpreter_clients_run_code_that_keeps_its_state() {
         return;
     }
     // Its first boot starts kernels for ten seconds and more; sandboxes are clones of what the pool makes of it.
-    mover.home.ok(&["pool", "set", template, "--prepared", "1", "--min", "0", "--max", "1"]);
+    mover.home.ok(&[
+        "pool",
+        "set",
+        template,
+        "--running",
+        "0",
+        "--paused",
+        "0",
+        "--prepared",
+        "1",
+        "--min",
+        "0",
+        "--max",
+        "1",
+    ]);
     let ready = || mover.home.json(&["pool", "show", template])["ready"] == 1;
     wait_within(BOOT_WITH_KERNELS, "a pool of code interpreters", ready);
     for program in [PathBuf::from("interpreter.py"), example("code-interpreter.py")] {

@@ -59,7 +59,8 @@ fn vm_finds_running_what_its_template_starts() {
     let cold = home.json(&["create", "-t", "served", "--timeout", "600"]);
     assert_eq!(cold["path"], "cold");
     assert!(cold["timings"]["start_up_ms"].as_f64().unwrap() > 1000.0, "{cold}");
-    home.ok(&["pool", "set", "served", "--prepared", "1", "--min", "0", "--max", "1"]);
+    let sizes = ["--running", "0", "--paused", "0", "--prepared", "1", "--min", "0", "--max", "1"];
+    home.ok(&[&["pool", "set", "served"][..], &sizes].concat());
     host::wait_for("a pool of clones", || home.json(&["pool", "show", "served"])["ready"] == 1);
     let clones = [(); 2].map(|()| home.json(&["create", "-t", "served", "--timeout", "600"]));
     let look = |sandbox: &serde_json::Value| {
