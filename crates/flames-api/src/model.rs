@@ -4,8 +4,9 @@ mod lifecycle;
 mod monitor;
 
 pub use lifecycle::{
-    CaptureTimings, ForkRequest, ForkTimings, ForkedView, PauseModeView, PauseRequest, PausedView, PoolList,
-    ResumeRequest, ResumeTimings, ResumedView, SnapshotList, SnapshotRequest, SnapshotView,
+    CaptureTimings, ContentsView, ForkRequest, ForkTimings, ForkedView, PauseModeView, PauseRequest,
+    PausedView, PoolList, ResumeRequest, ResumeTimings, ResumedView, SnapshotList, SnapshotRequest,
+    SnapshotView,
 };
 pub use monitor::{AlertList, AlertRuleView, AlertView, RunUsageView, TopView};
 
@@ -80,6 +81,8 @@ pub enum OnTimeoutView {
     Kill,
     /// It is paused to disk.
     Pause,
+    /// It is paused to disk without its memory.
+    PauseDiskOnly,
 }
 
 /// A sandbox.
@@ -93,6 +96,9 @@ pub struct SandboxView {
     /// `starting`, `running`, `pausing`, `paused` (in memory), `snapshotted` (on disk), `resuming`, `stopping`,
     /// `failed`, …
     pub state: String,
+    /// What it kept, while it is `snapshotted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<ContentsView>,
     /// Why it failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -472,6 +478,7 @@ impl From<Sandbox> for SandboxView {
             id: sandbox.id.into(),
             template: sandbox.template.into(),
             state: sandbox.state.as_str().to_owned(),
+            kept: sandbox.snapshot.map(|_| sandbox.kept.into()),
             failure: sandbox.failure,
             metadata: sandbox.metadata,
             vcpus: sandbox.resources.vcpus,
@@ -496,6 +503,7 @@ impl From<OnTimeout> for OnTimeoutView {
         match on_timeout {
             OnTimeout::Kill => Self::Kill,
             OnTimeout::Pause => Self::Pause,
+            OnTimeout::PauseDiskOnly => Self::PauseDiskOnly,
         }
     }
 }
@@ -505,6 +513,7 @@ impl From<OnTimeoutView> for OnTimeout {
         match on_timeout {
             OnTimeoutView::Kill => Self::Kill,
             OnTimeoutView::Pause => Self::Pause,
+            OnTimeoutView::PauseDiskOnly => Self::PauseDiskOnly,
         }
     }
 }

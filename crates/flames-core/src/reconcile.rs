@@ -124,10 +124,12 @@ impl ControlPlane {
     async fn expire_now(&self, sandbox: &Sandbox) {
         let idle = !is_past(sandbox.ends_at, self.clock.now());
         tracing::info!(sandbox = %sandbox.id, on_timeout = ?sandbox.on_timeout, idle, "its time is over");
-        if sandbox.on_timeout == OnTimeout::Kill || !sandbox.is_up() {
-            return self.destroy_logged(&sandbox.id).await;
-        }
-        match self.pause_steps(&sandbox.id, PauseMode::Disk).await {
+        let mode = match sandbox.on_timeout {
+            OnTimeout::Pause if sandbox.is_up() => PauseMode::Disk,
+            OnTimeout::PauseDiskOnly if sandbox.is_up() => PauseMode::DiskOnly,
+            _ => return self.destroy_logged(&sandbox.id).await,
+        };
+        match self.pause_steps(&sandbox.id, mode).await {
             Ok(_) | Err(LifecycleError::NotRunning { .. } | LifecycleError::NotFound(_)) => {}
             Err(LifecycleError::Node { source, .. }) if source.kind() == ErrorKind::Unsupported => {
                 tracing::error!(sandbox = %sandbox.id, error = %source, "destroying what this host can never pause");

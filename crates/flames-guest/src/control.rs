@@ -8,6 +8,7 @@ use crate::json::{self, is_zero};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 /// Name of the virtio-serial port, as `/sys/class/virtio-ports/*/name` shows it.
 pub const BOOT_PORT: &str = "flames.boot";
@@ -17,6 +18,14 @@ pub const CONTROL_HEADER: &str = "X-Flames-Control";
 pub const INIT_PATH: &str = "/flames/v1/init";
 /// An empty `POST` here ends the guest.
 pub const SHUTDOWN_PATH: &str = "/flames/v1/shutdown";
+/// An empty `POST` here writes everything out and stops all writing to the sandbox's disk, so that a copy of the disk is
+/// whole. Answered with a [`Frozen`]. The agent undoes it by itself after [`THAW_AFTER`].
+pub const FREEZE_PATH: &str = "/flames/v1/freeze";
+/// An empty `POST` here lets the sandbox's disk be written to again. Where nothing is frozen it does nothing.
+pub const THAW_PATH: &str = "/flames/v1/thaw";
+/// How long a disk stays frozen at most while the guest runs: a node that went away must not leave a guest that waits
+/// for its disk for ever.
+pub const THAW_AFTER: Duration = Duration::from_secs(60);
 /// A `POST` here becomes a connection to [`PORT_HEADER`] of the guest's loopback, by an upgrade to
 /// [`TUNNEL_PROTOCOL`].
 pub const CONNECT_PATH: &str = "/flames/v1/connect";
@@ -163,6 +172,25 @@ pub struct InitResponse {
     pub agent_version: String,
     /// How long the agent took, from the whole request to the answer (microseconds).
     pub took_micros: u32,
+}
+
+/// What a guest whose disk is frozen must be told again once it was booted anew: its memory holds this, its disk does not.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Frozen {
+    /// The sandbox's environment.
+    pub env_vars: BTreeMap<String, String>,
+    /// Who runs what names no user.
+    pub default_user: String,
+    /// Where runs what names no directory; absent means the user's home.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_workdir: Option<String>,
+}
+
+impl fmt::Debug for Frozen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frozen").field("default_user", &self.default_user).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,9 @@ pub use types::{
 };
 
 use crate::AccessToken;
-use flames_guest::control::{INIT_PATH, InitRequest, InitResponse, SHUTDOWN_PATH};
+use flames_guest::control::{
+    FREEZE_PATH, Frozen, INIT_PATH, InitRequest, InitResponse, SHUTDOWN_PATH, THAW_PATH,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use transport::{Call, Transport};
@@ -69,6 +71,29 @@ impl GuestClient {
     /// `Unavailable` when the agent does not answer.
     pub async fn metrics(&self) -> GuestResult<GuestMetrics> {
         self.transport.get_json("/metrics", CALL_DEADLINE).await
+    }
+
+    /// Writes everything out and stops all writing to the guest's disk, until [`GuestClient::thaw`] or, at the latest,
+    /// [`THAW_AFTER`](flames_guest::control::THAW_AFTER). Answers what the guest's memory alone holds.
+    ///
+    /// # Errors
+    /// `Unauthenticated` for a wrong control token; `Unimplemented` or `NotFound` by an agent that is older than this call;
+    /// `Internal` for a disk that fails.
+    pub(crate) async fn freeze(&self, control: &AccessToken) -> GuestResult<Frozen> {
+        let empty = flames_guest::process::Empty {};
+        self.transport.control(FREEZE_PATH, control, &empty, CALL_DEADLINE).await
+    }
+
+    /// Lets the guest write to its disk again.
+    ///
+    /// # Errors
+    /// As of [`GuestClient::freeze`].
+    pub(crate) async fn thaw(&self, control: &AccessToken) -> GuestResult<()> {
+        let empty = flames_guest::process::Empty {};
+        self.transport
+            .control::<serde::de::IgnoredAny>(THAW_PATH, control, &empty, CALL_DEADLINE)
+            .await
+            .map(drop)
     }
 
     /// Asks the guest to power off.

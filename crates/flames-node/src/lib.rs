@@ -46,7 +46,7 @@ pub use local::{FailurePoint, Limits, LocalNode, NodeConfig, TemplateSnapshots};
 pub use net::{NetworkMode, UplinkConfig};
 pub use paths::{Assets, DataDir, RunDir};
 pub use snapshot::{
-    AfterSnapshot, Keep, SnapshotId, SnapshotInfo, SnapshotTimings, TakeSnapshot, TakenSnapshot,
+    AfterSnapshot, Contents, Keep, SnapshotId, SnapshotInfo, SnapshotTimings, TakeSnapshot, TakenSnapshot,
 };
 pub use template::TemplateStore;
 pub use values::{
@@ -63,7 +63,8 @@ use tokio::sync::{broadcast, mpsc};
 /// A machine that runs microVMs.
 #[async_trait]
 pub trait Node: Debug + Send + Sync + 'static {
-    /// Makes a microVM from a template and hands it out once its agent took the handshake.
+    /// Makes a microVM from a template and hands it out once its agent took the handshake. From a snapshot of a disk alone
+    /// it boots, and is told what the captured guest had been told.
     ///
     /// Whatever fails, and also when this future is dropped, nothing stays behind.
     ///
@@ -95,11 +96,12 @@ pub trait Node: Debug + Send + Sync + 'static {
     /// `NotFound` without such a run; `Unavailable` when its VMM is gone or its agent does not answer.
     async fn resume(&self, run: &VmId) -> Result<()>;
 
-    /// Captures memory, device state and disk of a run inside one pause (hazard C6).
+    /// Captures memory, device state and disk of a run inside one pause (hazard C6); or its disk alone, which its agent
+    /// syncs and freezes first.
     ///
     /// # Errors
     /// `NotFound` without such a run; `AlreadyExists` for an id in use; `Unsupported` when the driver takes
-    /// none; `Unavailable` when a part could not be written. After an error nothing is left of the snapshot
+    /// none (a disk alone every driver lets take); `Unavailable` when a part could not be written. After an error nothing is left of the snapshot
     /// and the run is as it was.
     async fn snapshot(&self, run: &VmId, request: TakeSnapshot) -> Result<TakenSnapshot>;
 

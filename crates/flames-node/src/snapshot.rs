@@ -3,7 +3,7 @@
 mod manifest;
 mod store;
 
-pub(crate) use manifest::{GuestFacts, HostFacts, hash_file};
+pub(crate) use manifest::{Captured, GuestFacts, GuestSettings, HostFacts, hash_file};
 pub(crate) use store::{Partial, Snapshot, Snapshots, info};
 
 use crate::TemplateName;
@@ -11,8 +11,6 @@ use flames_vmm::{Error, ErrorKind, MiB, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The parts of a snapshot that a restore reads, by file name. The first two are the driver's.
-pub(crate) const PARTS: [&str; 3] = [MEMORY, DEVICE_STATE, DISK];
 pub(crate) const MEMORY: &str = "memory";
 pub(crate) const DEVICE_STATE: &str = "device_state";
 pub(crate) const DISK: &str = "disk.ext4";
@@ -72,6 +70,37 @@ pub struct TakeSnapshot {
     pub then: AfterSnapshot,
     /// How long it must last.
     pub keep: Keep,
+    /// What it holds of the run.
+    pub contents: Contents,
+}
+
+/// What a snapshot holds of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Contents {
+    /// Everything: who starts from it goes on where the run was.
+    #[default]
+    MemoryAndDisk,
+    /// Its files: who starts from it boots, on any host. The disk was synced and frozen before it was copied.
+    DiskOnly,
+}
+
+impl Contents {
+    /// The parts that a start reads, by file name. Of memory and disk the first two are the driver's.
+    pub(crate) fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::MemoryAndDisk => &[MEMORY, DEVICE_STATE, DISK],
+            Self::DiskOnly => &[DISK],
+        }
+    }
+
+    /// As the API and the CLI show it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MemoryAndDisk => "memory_and_disk",
+            Self::DiskOnly => "disk_only",
+        }
+    }
 }
 
 /// What becomes of a run after its snapshot was taken.
@@ -98,6 +127,9 @@ pub enum Keep {
 pub struct SnapshotInfo {
     /// Its name.
     pub id: SnapshotId,
+    /// What it holds.
+    #[serde(default)]
+    pub contents: Contents,
     /// The template of the run it was taken of.
     pub template: TemplateName,
     /// Virtual CPUs of that run.
@@ -130,6 +162,9 @@ pub struct TakenSnapshot {
 /// Duration of a snapshot's stages, each in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotTimings {
+    /// To write out what the guest had not written yet, and to freeze its file system; of a disk alone.
+    #[serde(default)]
+    pub freeze_ms: f64,
     /// How long the guest stood still: memory, device state and disk were captured meanwhile.
     pub paused_ms: f64,
     /// Of that: to capture memory and device state.

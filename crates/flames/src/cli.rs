@@ -8,7 +8,7 @@ pub(crate) mod snapshots;
 pub(crate) use bench::{Bench, BenchBoot, BenchCompare, BenchCreate, BenchPool, Ramp};
 pub(crate) use install::{Install, InstallFirecracker, release, sha256};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -139,6 +139,15 @@ pub(crate) struct Up {
     pub(crate) log_json: bool,
 }
 
+/// Where a sandbox rests when its time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PauseOnTimeout {
+    /// On disk, with its memory
+    Disk,
+    /// On disk, without its memory: it boots when it comes back
+    DiskOnly,
+}
+
 /// What a sandbox is made of.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Shape {
@@ -151,9 +160,9 @@ pub(crate) struct Shape {
     /// How fast it should be: standard, fast, ultra-fast, sub2-second or instant
     #[arg(long, value_name = "LEVEL")]
     pub(crate) level: Option<String>,
-    /// Pause it to disk when its time is over, instead of destroying it
-    #[arg(long)]
-    pub(crate) pause_on_timeout: bool,
+    /// Pause it to disk when its time is over, instead of destroying it; `=disk-only` keeps its disk and not its memory
+    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "disk")]
+    pub(crate) pause_on_timeout: Option<PauseOnTimeout>,
     /// Virtual CPUs
     #[arg(long, value_name = "N")]
     pub(crate) cpus: Option<u32>,

@@ -5,7 +5,7 @@ use flames_core::sandbox::fork::Forked;
 use flames_core::sandbox::pause::{PauseMode, Paused};
 use flames_core::sandbox::resume::Resumed;
 use flames_core::snapshot::record::Snapshot;
-use flames_node::{PoolStatus, SnapshotTimings};
+use flames_node::{Contents, PoolStatus, SnapshotTimings};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -25,6 +25,8 @@ pub enum PauseModeView {
     /// On disk: no VMM and no memory of the host. Its clock stands still.
     #[default]
     Disk,
+    /// On disk without its memory: its files stay, its processes end, and it boots when it comes back.
+    DiskOnly,
     /// In memory, with its virtual CPUs stopped. It still ends at its time.
     Memory,
 }
@@ -41,6 +43,9 @@ pub struct PausedView {
 /// Duration of a capture's stages, in milliseconds; zero for what did not happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CaptureTimings {
+    /// To write out what the guest had not written yet, and to freeze its file system; of a disk alone.
+    #[serde(default)]
+    pub freeze_ms: f64,
     /// How long the guest stood still while memory, devices and disk were captured.
     pub paused_ms: f64,
     /// Of that: for memory and device state.
@@ -81,6 +86,9 @@ pub struct ResumeTimings {
     pub disk_ms: f64,
     /// To start the VMM's process.
     pub vmm_spawn_ms: f64,
+    /// From the first guest instruction until the agent reported, of one whose disk alone was kept.
+    #[serde(default)]
+    pub kernel_to_agent_ms: f64,
     /// To load device state and let the guest run.
     pub restore_ms: f64,
     /// For the handshake with the agent: time, entropy, token.
@@ -89,7 +97,7 @@ pub struct ResumeTimings {
     pub total_ms: f64,
 }
 
-/// How to call a snapshot.
+/// How to call a snapshot, and what to put into it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SnapshotRequest {
@@ -97,9 +105,27 @@ pub struct SnapshotRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "golden")]
     pub name: Option<String>,
+    /// What it holds.
+    #[serde(skip_serializing_if = "is_default")]
+    pub contents: ContentsView,
 }
 
-/// A snapshot of a sandbox: memory, processes and files at one moment.
+/// What a snapshot holds of a sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ContentsView {
+    /// Everything: memory, processes and files.
+    #[default]
+    MemoryAndDisk,
+    /// Its files: who comes from it boots.
+    DiskOnly,
+}
+
+fn is_default(contents: &ContentsView) -> bool {
+    *contents == ContentsView::default()
+}
+
+/// A snapshot of a sandbox: memory, processes and files at one moment, or its files alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SnapshotView {
     /// Its name for ever.
@@ -107,6 +133,9 @@ pub struct SnapshotView {
     pub id: String,
     /// Your name for it.
     pub name: Option<String>,
+    /// What it holds.
+    #[serde(default)]
+    pub contents: ContentsView,
     /// `making`, `ready`, or `missing` when its files are not on this node.
     pub status: String,
     /// The template of the sandbox it was taken of.
@@ -194,15 +223,34 @@ impl From<PauseModeView> for PauseMode {
     fn from(mode: PauseModeView) -> Self {
         match mode {
             PauseModeView::Disk => Self::Disk,
+            PauseModeView::DiskOnly => Self::DiskOnly,
             PauseModeView::Memory => Self::Memory,
+        }
+    }
+}
+
+impl From<ContentsView> for Contents {
+    fn from(contents: ContentsView) -> Self {
+        match contents {
+            ContentsView::MemoryAndDisk => Self::MemoryAndDisk,
+            ContentsView::DiskOnly => Self::DiskOnly,
+        }
+    }
+}
+
+impl From<Contents> for ContentsView {
+    fn from(contents: Contents) -> Self {
+        match contents {
+            Contents::MemoryAndDisk => Self::MemoryAndDisk,
+            Contents::DiskOnly => Self::DiskOnly,
         }
     }
 }
 
 impl CaptureTimings {
     fn new(timings: SnapshotTimings, total_ms: f64) -> Self {
-        let SnapshotTimings { paused_ms, memory_ms, disk_ms, seal_ms } = timings;
-        Self { paused_ms, memory_ms, disk_ms, seal_ms, total_ms }
+        let SnapshotTimings { freeze_ms, paused_ms, memory_ms, disk_ms, seal_ms } = timings;
+        Self { freeze_ms, paused_ms, memory_ms, disk_ms, seal_ms, total_ms }
     }
 }
 
@@ -220,6 +268,7 @@ impl From<Resumed> for ResumedView {
             network_ms: node.network_ms,
             disk_ms: node.disk_ms,
             vmm_spawn_ms: node.vmm_spawn_ms,
+            kernel_to_agent_ms: node.kernel_to_agent_ms,
             restore_ms: node.restore_ms,
             agent_init_ms: node.agent_init_ms,
             total_ms: resumed.total_ms,
@@ -248,6 +297,7 @@ impl From<Snapshot> for SnapshotView {
         Self {
             id: snapshot.id.into(),
             name: snapshot.name.map(|name| name.to_string()),
+            contents: snapshot.contents.into(),
             status: snapshot.status.as_str().to_owned(),
             template: snapshot.template.into(),
             vcpus: snapshot.resources.vcpus,
@@ -256,7 +306,7 @@ impl From<Snapshot> for SnapshotView {
             source: snapshot.source.into(),
             created_at: snapshot.created_at,
             size_bytes: snapshot.size_bytes,
-            timings: CaptureTimings::new(timings, timings.paused_ms + timings.seal_ms),
+            timings: CaptureTimings::new(timings, timings.freeze_ms + timings.paused_ms + timings.seal_ms),
             driver: snapshot.driver,
             vmm_version: snapshot.vmm_version,
             clones: snapshot.clones,

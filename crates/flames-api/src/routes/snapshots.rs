@@ -109,7 +109,7 @@ async fn take(
     Json(request): Json<SnapshotRequest>,
 ) -> Result<(StatusCode, axum::Json<SnapshotView>), Problem> {
     let name = request.name.as_deref().map(SnapshotName::parse).transpose()?;
-    let snapshot = api.plane.snapshot(&SandboxId::parse(&id)?, name).await?;
+    let snapshot = api.plane.snapshot(&SandboxId::parse(&id)?, name, request.contents.into()).await?;
     Ok((StatusCode::CREATED, axum::Json(snapshot.into())))
 }
 

@@ -40,6 +40,22 @@ async fn a_sandbox_is_paused_in_memory() {
 }
 
 #[tokio::test]
+async fn a_sandbox_is_paused_to_its_disk_alone_and_a_snapshot_says_what_it_holds() {
+    let house = House::local().await;
+    let id = house.create(json!({ "on_timeout": "pause_disk_only" })).await;
+    let taken = house
+        .post(&format!("/v1/sandboxes/{id}/snapshots"), &json!({ "name": "files", "contents": "disk_only" }))
+        .await
+        .json();
+    assert_eq!(taken["contents"], "disk_only");
+    let rests = pause(&house, &id, "disk_only").await["sandbox"].clone();
+    assert_eq!((&rests["state"], &rests["kept"]), (&json!("snapshotted"), &json!("disk_only")));
+    assert_eq!(rests["on_timeout"], "pause_disk_only");
+    let back = house.post(&format!("/v1/sandboxes/{id}/resume"), &json!({})).await.json();
+    assert_eq!((&back["sandbox"]["state"], &back["sandbox"]["kept"]), (&json!("running"), &Value::Null));
+}
+
+#[tokio::test]
 async fn what_is_in_the_wrong_state_is_409_by_its_id_and_what_nobody_has_is_404() {
     let house = House::local().await;
     let id = house.create(json!({})).await;

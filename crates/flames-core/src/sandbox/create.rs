@@ -15,10 +15,11 @@ use crate::sandbox::admit::{CreateSandbox, Plan, Timeout, admit};
 use crate::sandbox::error::{CreateSandboxError, LifecycleError};
 use crate::sandbox::identity::environment;
 use crate::sandbox::record::{Sandbox, Stored, Timings};
+use crate::sandbox::resume::path_from;
 use crate::sandbox::room::expected_use;
 use crate::sandbox::run::{self, sandbox_of};
 use crate::sandbox::state::{Event, State};
-use flames_node::{BootLevel, BootPath, CreateVm, CreatedVm, Identity, StartFrom, VmId};
+use flames_node::{BootLevel, BootPath, Contents, CreateVm, CreatedVm, Identity, StartFrom, VmId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -94,7 +95,11 @@ impl ControlPlane {
         let level = request.level.or(self.template_settings.of(&request.template).level);
         let request = CreateSandbox { level, ..request };
         let plan = admit(&self.limits, request, source.as_ref().map(|(snapshot, _)| snapshot))?;
-        let amount = expected_use(&plan.resources, self.expected_path(&plan));
+        let path = match &source {
+            Some((snapshot, _)) => path_from(snapshot.contents),
+            None => self.expected_path(&plan),
+        };
+        let amount = expected_use(&plan.resources, path);
         let id = named.clone().unwrap_or_else(SandboxId::random);
         self.room.reserve(std::slice::from_ref(&id), amount, self.clock.now())?;
         if named.is_none()
@@ -185,6 +190,7 @@ impl ControlPlane {
             network: plan.network.clone(),
             left_ms: None,
             snapshot: None,
+            kept: Contents::default(),
             passing: None,
             origin: plan.origin.clone(),
             level: plan.level,

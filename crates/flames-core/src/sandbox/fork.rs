@@ -17,7 +17,7 @@ use crate::sandbox::room::expected_use;
 use crate::snapshot;
 use flames_metrics::Operation;
 use flames_node::BootPath;
-use flames_node::{AfterSnapshot, Keep, SnapshotId, SnapshotTimings, StartFrom, TakeSnapshot};
+use flames_node::{AfterSnapshot, Contents, Keep, SnapshotId, SnapshotTimings, StartFrom, TakeSnapshot};
 use futures::future::join_all;
 use std::sync::Arc;
 use std::time::Instant;
@@ -95,7 +95,8 @@ impl ControlPlane {
     ) -> Result<Forked, ForkError> {
         let snapshot = snapshot::random_id().map_err(LifecycleError::from)?;
         let _own = self.snapshots_in_use.take(&snapshot);
-        let request = TakeSnapshot { id: snapshot.clone(), then: AfterSnapshot::GoOn, keep: Keep::ForForks };
+        let (then, keep, contents) = (AfterSnapshot::GoOn, Keep::ForForks, Contents::MemoryAndDisk);
+        let request = TakeSnapshot { id: snapshot.clone(), then, keep, contents };
         let taken = match self.in_time(source, self.node.snapshot(&source.run, request)).await {
             Ok(taken) => taken,
             Err(error) => return Err(self.not_forked(source, error).await),

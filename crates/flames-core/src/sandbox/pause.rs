@@ -1,4 +1,4 @@
-//! Pause a sandbox: in memory, or to disk.
+//! Pause a sandbox: in memory, to disk, or to disk without its memory.
 //!
 //! | step | makes | when it fails |
 //! |---|---|---|
@@ -15,7 +15,7 @@ use crate::sandbox::record::{Failure, Passing, Sandbox, Stored};
 use crate::sandbox::state::{Event, State};
 use crate::snapshot;
 use flames_metrics::Operation;
-use flames_node::{AfterSnapshot, Keep, SnapshotId, SnapshotTimings, TakeSnapshot, TakenSnapshot};
+use flames_node::{AfterSnapshot, Contents, Keep, SnapshotId, SnapshotTimings, TakeSnapshot, TakenSnapshot};
 use flames_provider::{Error, ErrorKind};
 use std::future::Future;
 use std::sync::Arc;
@@ -28,8 +28,21 @@ pub enum PauseMode {
     /// On disk: no VMM and no memory of the host. Its clock stands still.
     #[default]
     Disk,
+    /// On disk, and nothing but its disk: its files stay, its processes end. It boots when it comes back.
+    DiskOnly,
     /// In memory, with its virtual CPUs stopped: back within milliseconds, and still ending at its time.
     Memory,
+}
+
+impl PauseMode {
+    /// What a snapshot of it holds; `None` without one.
+    fn contents(self) -> Option<Contents> {
+        match self {
+            Self::Disk => Some(Contents::MemoryAndDisk),
+            Self::DiskOnly => Some(Contents::DiskOnly),
+            Self::Memory => None,
+        }
+    }
 }
 
 /// A sandbox that rests, and how long it took.
@@ -64,11 +77,13 @@ impl ControlPlane {
         mode: PauseMode,
     ) -> Result<Paused, LifecycleError> {
         let asked = Instant::now();
-        let writes = (mode == PauseMode::Disk).then(snapshot::random_id).transpose()?;
+        let contents = mode.contents();
+        let writes = contents.map(|_| snapshot::random_id()).transpose()?;
+        let contents = contents.unwrap_or_default();
         let _own = writes.as_ref().and_then(|id| self.snapshots_in_use.take(id));
-        let claimed = self.claim_pause(id, writes.as_ref()).await?;
+        let claimed = self.claim_pause(id, writes.as_ref(), contents).await?;
         let (stored, snapshot) = match &writes {
-            Some(writes) => self.store(&claimed, writes).await?,
+            Some(writes) => self.store(&claimed, writes, contents).await?,
             None => (self.hold(&claimed).await?, SnapshotTimings::default()),
         };
         self.after_passing(&stored.sandbox);
@@ -79,6 +94,7 @@ impl ControlPlane {
         &self,
         id: &SandboxId,
         writes: Option<&SnapshotId>,
+        contents: Contents,
     ) -> Result<Stored, LifecycleError> {
         let now = self.clock.now();
         let claim = |sandbox: &mut Sandbox| {
@@ -88,7 +104,7 @@ impl ControlPlane {
                 return Err(LifecycleError::not_running(sandbox));
             }
             sandbox.take(Event::Pause, now)?;
-            sandbox.passing = Some(Passing { from, writes: writes.cloned() });
+            sandbox.passing = Some(Passing { from, writes: writes.cloned(), contents });
             Ok(())
         };
         self.records.update(id, claim).await
@@ -106,9 +122,11 @@ impl ControlPlane {
         &self,
         claimed: &Stored,
         writes: &SnapshotId,
+        contents: Contents,
     ) -> Result<(Stored, SnapshotTimings), LifecycleError> {
         let sandbox = &claimed.sandbox;
-        let request = TakeSnapshot { id: writes.clone(), then: AfterSnapshot::End, keep: Keep::UntilRemoved };
+        let (then, keep) = (AfterSnapshot::End, Keep::UntilRemoved);
+        let request = TakeSnapshot { id: writes.clone(), then, keep, contents };
         let taken: TakenSnapshot =
             match self.in_time(sandbox, self.node.snapshot(&sandbox.run, request)).await {
                 Ok(taken) => taken,
@@ -118,7 +136,7 @@ impl ControlPlane {
         Ok((stored, taken.timings))
     }
 
-    /// The record of a sandbox whose memory is on disk and whose VMM is gone.
+    /// The record of a sandbox that is on disk, with its memory or without, and whose VMM is gone.
     pub(crate) async fn conclude_stored(
         &self,
         claimed: &Stored,

@@ -5,7 +5,8 @@ use crate::sandbox::error::LifecycleError;
 use crate::sandbox::room::expected_use;
 use crate::sandbox::state::{Event, State, next};
 use flames_node::{
-    BootLevel, BootPath, EgressPolicy, Exit, MiB, RunFacts, SnapshotId, StageTimings, TemplateName, VmId,
+    BootLevel, BootPath, Contents, EgressPolicy, Exit, MiB, RunFacts, SnapshotId, StageTimings, TemplateName,
+    VmId,
 };
 use flames_provider::{Error, ErrorKind};
 use flames_state::{Key, Precondition, Record, Revision, StateStore, StateStoreExt, Write};
@@ -53,6 +54,9 @@ pub struct Sandbox {
     /// The snapshot that it rests in, or is being brought back from. Belongs to it alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotId>,
+    /// What that snapshot holds.
+    #[serde(default)]
+    pub kept: Contents,
     /// The pause or resume that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passing: Option<Passing>,
@@ -126,6 +130,8 @@ pub enum OnTimeout {
     Kill,
     /// It is paused to disk.
     Pause,
+    /// The same without its memory: it boots when it comes back.
+    PauseDiskOnly,
 }
 
 /// What a pause or a resume began with: to be undone to that if nobody finishes it.
@@ -136,6 +142,9 @@ pub struct Passing {
     /// The snapshot that a pause to disk writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writes: Option<SnapshotId>,
+    /// What that snapshot holds.
+    #[serde(default)]
+    pub contents: Contents,
 }
 
 /// Where a sandbox came from, if not from a template.
@@ -314,9 +323,10 @@ impl Sandbox {
     /// A pause that came to its end leaves its snapshot to the sandbox, for resting in or for removing; one
     /// that was undone has none.
     fn settle_passing(&mut self) {
-        let writes = self.passing.take().and_then(|passing| passing.writes);
-        if !matches!(self.state, State::Running | State::Paused) {
-            self.snapshot = self.snapshot.take().or(writes);
+        let Some(Passing { writes: Some(writes), contents, .. }) = self.passing.take() else { return };
+        if !matches!(self.state, State::Running | State::Paused) && self.snapshot.is_none() {
+            self.snapshot = Some(writes);
+            self.kept = contents;
         }
     }
 

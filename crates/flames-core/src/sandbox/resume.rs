@@ -1,4 +1,4 @@
-//! Resume a sandbox that rests, in memory or in its snapshot.
+//! Resume a sandbox that rests, in memory or in its snapshot. From one of its disk alone it boots.
 //!
 //! | step | makes | when it fails |
 //! |---|---|---|
@@ -21,7 +21,9 @@ use crate::sandbox::room::expected_use;
 use crate::sandbox::run;
 use crate::sandbox::state::{Event, State};
 use flames_metrics::Operation;
-use flames_node::{BootLevel, BootPath, CreateVm, CreatedVm, Identity, SnapshotId, StageTimings, StartFrom};
+use flames_node::{
+    BootLevel, BootPath, Contents, CreateVm, CreatedVm, Identity, SnapshotId, StageTimings, StartFrom,
+};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,8 +40,8 @@ pub struct Resumed {
 }
 
 impl ControlPlane {
-    /// Brings a paused sandbox back: the same id, token, memory, processes and files. It goes on when the
-    /// caller goes away.
+    /// Brings a paused sandbox back: the same id, token, memory, processes and files; one whose disk alone was kept boots,
+    /// with the same environment, and has its files. It goes on when the caller goes away.
     ///
     /// Without a timeout it has what was left of its time when it was paused; the default when nothing was.
     ///
@@ -88,7 +90,7 @@ impl ControlPlane {
                 }
                 state => return Err(LifecycleError::NotPaused { id: sandbox.id.clone(), state }),
             }
-            sandbox.passing = Some(Passing { from, writes: None });
+            sandbox.passing = Some(Passing { from, writes: None, contents: Contents::default() });
             Ok(())
         };
         self.records.update(id, claim).await
@@ -125,7 +127,7 @@ impl ControlPlane {
         new_timeout: Option<Timeout>,
     ) -> Result<(Stored, StageTimings), ResumeError> {
         let sandbox = &claimed.sandbox;
-        let amount = expected_use(&sandbox.resources, BootPath::Restored);
+        let amount = expected_use(&sandbox.resources, path_from(sandbox.kept));
         if let Err(full) = self.room.reserve(std::slice::from_ref(&sandbox.id), amount, self.clock.now()) {
             self.back(claimed).await;
             return Err(full.into());
@@ -174,6 +176,7 @@ impl ControlPlane {
             sandbox.ends_at = end_after_rest(sandbox.left_ms, new_timeout, self.limits.default_timeout, now);
             sandbox.left_ms = None;
             sandbox.snapshot = None;
+            sandbox.kept = Contents::default();
             sandbox.facts = Some(started.facts.clone());
             sandbox.path = Some(started.path);
             sandbox.why.clone_from(&started.why);
@@ -198,6 +201,14 @@ impl ControlPlane {
         if let Err(error) = self.node.destroy(&sandbox.run).await {
             tracing::error!(run = %sandbox.run, %error, "a run was left for the reconciler");
         }
+    }
+}
+
+/// The way that a run takes from a snapshot.
+pub(crate) fn path_from(contents: Contents) -> BootPath {
+    match contents {
+        Contents::MemoryAndDisk => BootPath::Restored,
+        Contents::DiskOnly => BootPath::Cold,
     }
 }
 

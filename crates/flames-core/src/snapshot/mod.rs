@@ -20,7 +20,7 @@ use crate::sandbox::record::Sandbox;
 use crate::sandbox::settle::Host;
 use crate::sandbox::state::State;
 use flames_metrics::Operation;
-use flames_node::{AfterSnapshot, Keep, SnapshotId, SnapshotTimings, TakeSnapshot};
+use flames_node::{AfterSnapshot, Contents, Keep, SnapshotId, SnapshotTimings, TakeSnapshot};
 use flames_provider::{Error, ErrorKind};
 use in_use::Use;
 use record::{Snapshot, SnapshotName, SnapshotStatus};
@@ -28,8 +28,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 impl ControlPlane {
-    /// Takes a snapshot of a running sandbox, which goes on. It is finished or undone when the caller goes
-    /// away.
+    /// Takes a snapshot of a running sandbox, which goes on: whole, or of its disk alone, from which others boot. It is
+    /// finished or undone when the caller goes away.
     ///
     /// # Errors
     /// `Sandbox` for one that is not running, a bad name, or a host that refused; `NameTaken`. Nothing is
@@ -38,10 +38,11 @@ impl ControlPlane {
         self: &Arc<Self>,
         id: &SandboxId,
         name: Option<SnapshotName>,
+        contents: Contents,
     ) -> Result<Snapshot, SnapshotError> {
         let (plane, whose) = (Arc::clone(self), id.clone());
         let steps = self.in_task(async move {
-            plane.monitor.timed(Operation::Snapshot, plane.snapshot_steps(&whose, name)).await
+            plane.monitor.timed(Operation::Snapshot, plane.snapshot_steps(&whose, name, contents)).await
         });
         steps.await.unwrap_or_else(|| Err(LifecycleError::NotFound(id.clone()).into()))
     }
@@ -95,14 +96,15 @@ impl ControlPlane {
         &self,
         id: &SandboxId,
         name: Option<SnapshotName>,
+        contents: Contents,
     ) -> Result<Snapshot, SnapshotError> {
         let sandbox = self.running(id).await?;
-        let mut snapshot = self.new_snapshot(&sandbox, name)?;
+        let mut snapshot = self.new_snapshot(&sandbox, name, contents)?;
         // From before the record until it is whole: nobody takes it for left over.
         let _own = self.snapshots_in_use.take(&snapshot.id);
         let revision = self.snapshot_records.insert(&snapshot).await?;
-        let request =
-            TakeSnapshot { id: snapshot.id.clone(), then: AfterSnapshot::GoOn, keep: Keep::UntilRemoved };
+        let (then, keep) = (AfterSnapshot::GoOn, Keep::UntilRemoved);
+        let request = TakeSnapshot { id: snapshot.id.clone(), then, keep, contents };
         match self.in_time(&sandbox, self.node.snapshot(&sandbox.run, request)).await {
             Ok(taken) => {
                 snapshot.status = SnapshotStatus::Ready;
@@ -124,10 +126,16 @@ impl ControlPlane {
         Ok(snapshot)
     }
 
-    fn new_snapshot(&self, sandbox: &Sandbox, name: Option<SnapshotName>) -> Result<Snapshot, SnapshotError> {
+    fn new_snapshot(
+        &self,
+        sandbox: &Sandbox,
+        name: Option<SnapshotName>,
+        contents: Contents,
+    ) -> Result<Snapshot, SnapshotError> {
         Ok(Snapshot {
             id: random_id()?,
             name,
+            contents,
             status: SnapshotStatus::Making,
             template: sandbox.template.clone(),
             resources: sandbox.resources,

@@ -6,7 +6,7 @@
 use crate::SandboxId;
 use crate::sandbox::error::{InvalidRequest, SnapshotError};
 use crate::sandbox::record::Resources;
-use flames_node::{EgressPolicy, SnapshotId, SnapshotTimings, TemplateName};
+use flames_node::{Contents, EgressPolicy, SnapshotId, SnapshotTimings, TemplateName};
 use flames_provider::{Error, ErrorKind, Result};
 use flames_state::{Key, Precondition, Revision, StateStore, StateStoreExt, Write};
 use futures::TryStreamExt;
@@ -22,6 +22,9 @@ pub struct Snapshot {
     pub id: SnapshotId,
     /// What the user calls it, unique among snapshots.
     pub name: Option<SnapshotName>,
+    /// What it holds.
+    #[serde(default)]
+    pub contents: Contents,
     /// Whether it can be used.
     pub status: SnapshotStatus,
     /// The template of the sandbox it was taken of; its image is still needed.

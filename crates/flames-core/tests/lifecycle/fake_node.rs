@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use flames_node::{
     AccessToken, Adoption, AfterSnapshot, BootPath, BuildProgress, BuildTemplate, Capacity, Console,
-    CreateError, CreateStep, CreateVm, CreatedVm, Dial, EgressPolicy, Error, ErrorKind, Exit, ExitCause,
-    GuestClient, GuestStream, Leak, LinesAt, MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped, Result,
-    RunExit, RunFacts, RunInfo, SnapshotId, SnapshotInfo, SnapshotTimings, StageTimings, StartFrom,
+    Contents, CreateError, CreateStep, CreateVm, CreatedVm, Dial, EgressPolicy, Error, ErrorKind, Exit,
+    ExitCause, GuestClient, GuestStream, Leak, LinesAt, MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped,
+    Result, RunExit, RunFacts, RunInfo, SnapshotId, SnapshotInfo, SnapshotTimings, StageTimings, StartFrom,
     TakeReady, TakeSnapshot, TakenSnapshot, Template, TemplateName, TemplateOrigin, Traffic, VmId, VmState,
 };
 use std::collections::BTreeMap;
@@ -174,7 +174,8 @@ impl FakeNode {
 
     /// A snapshot of somebody's; or the files of a recorded one, gone.
     pub(crate) fn put_snapshot(&self, id: &SnapshotId, of: &VmId) {
-        let kept = Kept { info: snapshot_info(id.clone()), of: of.clone(), clones: Vec::new() };
+        let kept =
+            Kept { info: snapshot_info(id.clone(), Contents::default()), of: of.clone(), clones: Vec::new() };
         self.machines().snapshots.insert(id.clone(), kept);
     }
 
@@ -395,13 +396,19 @@ impl Node for FakeNode {
 
     async fn snapshot(&self, run: &VmId, request: TakeSnapshot) -> Result<TakenSnapshot> {
         self.stop_call(run).await?;
-        self.put_snapshot(&request.id, run);
+        let kept = Kept {
+            info: snapshot_info(request.id.clone(), request.contents),
+            of: run.clone(),
+            clones: Vec::new(),
+        };
+        self.machines().snapshots.insert(request.id.clone(), kept);
         if request.then == AfterSnapshot::End {
             self.kill(run, ExitCause::Stopped);
         }
         self.note_change();
-        let timings = SnapshotTimings { paused_ms: 3.0, memory_ms: 2.0, disk_ms: 1.0, seal_ms: 4.0 };
-        Ok(TakenSnapshot { info: snapshot_info(request.id), timings })
+        let timings =
+            SnapshotTimings { freeze_ms: 0.0, paused_ms: 3.0, memory_ms: 2.0, disk_ms: 1.0, seal_ms: 4.0 };
+        Ok(TakenSnapshot { info: snapshot_info(request.id, request.contents), timings })
     }
 
     async fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
@@ -560,9 +567,10 @@ impl Dial for Nobody {
     }
 }
 
-fn snapshot_info(id: SnapshotId) -> SnapshotInfo {
+fn snapshot_info(id: SnapshotId, contents: Contents) -> SnapshotInfo {
     SnapshotInfo {
         id,
+        contents,
         template: TemplateName::parse("mini").unwrap(),
         vcpus: 1,
         memory: MiB(256),

@@ -4,6 +4,7 @@
 
 mod create;
 mod destroy;
+mod disk_only;
 mod exits;
 mod expiry;
 mod fake_node;

@@ -8,8 +8,8 @@ use flames_core::sandbox::error::LifecycleError;
 use flames_core::sandbox::fork::Fork;
 use flames_core::sandbox::pause::PauseMode;
 use flames_core::snapshot::record::SnapshotName;
-use flames_node::EgressPolicy;
 use flames_node::egress::PolicySpec;
+use flames_node::{Contents, EgressPolicy};
 use flames_provider::ErrorKind;
 
 fn reaching(rule: &str) -> EgressPolicy {
@@ -55,7 +55,7 @@ fn pause_resume_fork_and_snapshot_keep_what_may_be_reached() {
             assert_eq!(network_of(&world, &plane, &fork.id).await, policy);
         }
         let name = SnapshotName::parse("golden").unwrap();
-        plane.snapshot(&id, Some(name)).await.unwrap();
+        plane.snapshot(&id, Some(name), Contents::default()).await.unwrap();
         let from =
             |network| CreateSandbox { from_snapshot: Some("golden".into()), network, ..Default::default() };
         let same = plane.create(from(None)).await.unwrap();

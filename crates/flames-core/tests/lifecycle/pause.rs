@@ -12,7 +12,7 @@ use flames_provider::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-const BOTH: [PauseMode; 2] = [PauseMode::Disk, PauseMode::Memory];
+const ALL: [PauseMode; 3] = [PauseMode::Disk, PauseMode::DiskOnly, PauseMode::Memory];
 
 pub(crate) async fn paused(plane: &Arc<ControlPlane>, mode: PauseMode) -> Sandbox {
     let id = plane.create(ending_after(100)).await.unwrap().id;
@@ -78,7 +78,7 @@ fn what_rests_takes_no_commands_and_what_runs_is_not_resumed() {
     life(async {
         let world = World::new();
         let plane = world.plane().await;
-        for mode in BOTH {
+        for mode in ALL {
             let rests = paused(&plane, mode).await;
             assert!(plane.guest(&rests.id).await.is_err());
             plane.resume(&rests.id, None).await.unwrap();
@@ -94,7 +94,7 @@ fn what_rests_takes_no_commands_and_what_runs_is_not_resumed() {
 
 #[test]
 fn a_pause_that_the_host_refused_leaves_the_sandbox_running_and_nothing_else() {
-    for mode in BOTH {
+    for mode in ALL {
         life(async {
             let world = World::new();
             let plane = world.plane().await;
@@ -150,7 +150,7 @@ fn a_host_that_never_answers_a_pause_does_not_hold_the_sandbox_for_ever() {
 
 #[test]
 fn a_vm_that_dies_while_it_is_paused_fails_with_that_cause() {
-    for mode in BOTH {
+    for mode in ALL {
         life(async {
             let world = World::new();
             let plane = world.plane().await;
@@ -191,7 +191,7 @@ fn a_refused_snapshot_leaves_the_sandbox_resting_and_a_later_resume_works() {
 
 #[test]
 fn of_two_resumes_one_wins_and_the_other_does_nothing() {
-    for mode in BOTH {
+    for mode in ALL {
         life(async {
             let world = World::new();
             let plane = world.plane().await;
@@ -215,7 +215,7 @@ fn of_two_resumes_one_wins_and_the_other_does_nothing() {
 
 #[test]
 fn of_two_pauses_one_wins_and_the_other_does_nothing() {
-    for mode in BOTH {
+    for mode in ALL {
         life(async {
             let world = World::new();
             let plane = world.plane().await;
@@ -249,7 +249,7 @@ fn a_pause_during_a_resume_is_refused_and_a_resume_during_a_pause_too() {
             async move { plane.resume(&id, None).await }
         });
         world.node.until(|node| node.creating() == 1).await;
-        for mode in BOTH {
+        for mode in ALL {
             let refused = plane.pause(&rests.id, mode).await.unwrap_err();
             assert!(matches!(refused, LifecycleError::NotRunning { state: State::Resuming, .. }));
         }
@@ -299,7 +299,7 @@ fn a_delete_during_a_resume_wins_and_leaves_nothing() {
 
 #[test]
 fn a_delete_during_a_pause_wins_and_leaves_nothing() {
-    for mode in BOTH {
+    for mode in ALL {
         life(async {
             let world = World::new();
             let plane = world.plane().await;
@@ -332,7 +332,7 @@ fn a_delete_during_a_pause_wins_and_leaves_nothing() {
 
 #[test]
 fn a_delete_of_what_rests_leaves_nothing() {
-    for mode in BOTH {
+    for mode in ALL {
         life(async {
             let world = World::new();
             let plane = world.plane().await;
@@ -396,7 +396,7 @@ fn a_resume_with_a_timeout_ends_then_and_one_past_the_limit_is_refused() {
     life(async {
         let world = World::new();
         let plane = world.plane().await;
-        for mode in BOTH {
+        for mode in ALL {
             let rests = paused(&plane, mode).await;
             let after = Timeout::After(Duration::from_secs(10));
             plane.resume(&rests.id, Some(after)).await.unwrap();

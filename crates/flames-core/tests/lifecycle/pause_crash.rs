@@ -7,17 +7,17 @@ use flames_core::sandbox::pause::PauseMode;
 use flames_core::sandbox::record::{Failure, Passing, Sandbox};
 use flames_core::sandbox::state::State;
 use flames_core::{ControlPlane, SandboxId};
-use flames_node::{SnapshotId, VmId, VmState};
+use flames_node::{Contents, SnapshotId, VmId, VmState};
 use flames_provider::ErrorKind;
 use flames_provider::decorate::{Fault, FaultPlan, When};
 use std::sync::Arc;
 
-const BOTH: [PauseMode; 2] = [PauseMode::Disk, PauseMode::Memory];
+const ALL: [PauseMode; 3] = [PauseMode::Disk, PauseMode::DiskOnly, PauseMode::Memory];
 
 /// Every commit of a pause and a resume fails once, before or after it took effect.
 #[test]
 fn whatever_write_fails_the_sweep_brings_the_sandbox_to_rest_or_to_run() {
-    for mode in BOTH {
+    for mode in ALL {
         for fault in [Fault::Error(ErrorKind::Unavailable), Fault::LostAck] {
             for nth in 4..8 {
                 life(async {
@@ -51,7 +51,7 @@ async fn assert_settled(world: &World, plane: &Arc<ControlPlane>, id: &SandboxId
 }
 
 fn crashed(sandbox: &Sandbox, state: State, from: State, writes: Option<&SnapshotId>) -> Sandbox {
-    let passing = Some(Passing { from, writes: writes.cloned() });
+    let passing = Some(Passing { from, writes: writes.cloned(), contents: Contents::default() });
     Sandbox { state, passing, ..sandbox.clone() }
 }
 
@@ -145,7 +145,7 @@ fn a_snapshot_that_a_resume_could_not_remove_is_gone_after_a_restart() {
 
 #[test]
 fn what_rests_survives_a_restart() {
-    for mode in BOTH {
+    for mode in ALL {
         let world = World::new();
         let rests = life(async { paused(&world.plane().await, mode).await });
         life(async {

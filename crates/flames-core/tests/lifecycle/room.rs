@@ -9,8 +9,8 @@ use flames_node::CreateStep;
 use std::time::Duration;
 
 /// What `mini` counts when its kernel is booted, and as a clone.
-const BOOTED: u32 = 256 + 32;
-const CLONE: u32 = 64 + 32;
+pub(crate) const BOOTED: u32 = 256 + 32;
+pub(crate) const CLONE: u32 = 64 + 32;
 
 #[test]
 fn of_a_burst_as_many_succeed_as_fit_and_the_others_are_refused_with_a_time_to_come_back() {

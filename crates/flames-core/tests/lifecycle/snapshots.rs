@@ -8,7 +8,7 @@ use flames_core::sandbox::pause::PauseMode;
 use flames_core::sandbox::record::{Origin, Sandbox};
 use flames_core::sandbox::state::State;
 use flames_core::snapshot::record::{Snapshot, SnapshotName, SnapshotStatus};
-use flames_node::{Identity, SnapshotId, StartFrom, TemplateName, VmState};
+use flames_node::{Contents, Identity, SnapshotId, StartFrom, TemplateName, VmState};
 use flames_provider::ErrorKind;
 use flames_provider::decorate::{Fault, FaultPlan, When};
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ fn name(text: &str) -> Option<SnapshotName> {
 
 async fn source_and_snapshot(plane: &Arc<ControlPlane>) -> (Sandbox, Snapshot) {
     let source = plane.create(mini()).await.unwrap();
-    let snapshot = plane.snapshot(&source.id, name("golden")).await.unwrap();
+    let snapshot = plane.snapshot(&source.id, name("golden"), Contents::default()).await.unwrap();
     (source, snapshot)
 }
 
@@ -100,12 +100,12 @@ fn a_name_that_is_taken_is_refused_and_free_again_once_its_snapshot_is_removed()
         let world = World::new();
         let plane = world.plane().await;
         let (source, _) = source_and_snapshot(&plane).await;
-        let refused = plane.snapshot(&source.id, name("golden")).await.unwrap_err();
+        let refused = plane.snapshot(&source.id, name("golden"), Contents::default()).await.unwrap_err();
         assert!(matches!(&refused, SnapshotError::NameTaken(name) if name == "golden"), "{refused:?}");
         assert_eq!((world.node.snapshot_ids().len(), world.snapshot_records().await), (1, 2));
         assert_eq!(world.node.stop_calls(), 1, "the source did not stand still for it");
         plane.remove_snapshot("golden").await.unwrap();
-        plane.snapshot(&source.id, name("golden")).await.unwrap();
+        plane.snapshot(&source.id, name("golden"), Contents::default()).await.unwrap();
     });
 }
 
@@ -117,7 +117,7 @@ fn of_two_snapshots_with_one_name_one_wins() {
         let source = plane.create(mini()).await.unwrap();
         let both = [(); 2].map(|()| {
             let (plane, id) = (plane.clone(), source.id.clone());
-            tokio::spawn(async move { plane.snapshot(&id, name("golden")).await })
+            tokio::spawn(async move { plane.snapshot(&id, name("golden"), Contents::default()).await })
         });
         let mut won = 0;
         for one in both {
@@ -135,7 +135,7 @@ fn only_what_runs_is_captured() {
         for mode in [PauseMode::Disk, PauseMode::Memory] {
             let id = plane.create(mini()).await.unwrap().id;
             let rests = plane.pause(&id, mode).await.unwrap().sandbox;
-            let refused = plane.snapshot(&id, None).await.unwrap_err();
+            let refused = plane.snapshot(&id, None, Contents::default()).await.unwrap_err();
             match refused {
                 SnapshotError::Sandbox(LifecycleError::NotRunning { id: told, state }) => {
                     assert_eq!((told, state), (id, rests.state));
@@ -155,7 +155,7 @@ fn a_capture_that_the_host_refused_leaves_nothing_and_the_source_running() {
             let plane = world.plane().await;
             let source = plane.create(mini()).await.unwrap();
             world.node.fail_stops(Some(kind));
-            let refused = plane.snapshot(&source.id, name("golden")).await.unwrap_err();
+            let refused = plane.snapshot(&source.id, name("golden"), Contents::default()).await.unwrap_err();
             assert!(matches!(refused, SnapshotError::Sandbox(LifecycleError::Node { .. })), "{refused:?}");
             assert_eq!((world.node.snapshot_ids(), world.snapshot_records().await), (vec![], 0));
             assert_eq!(state_of(&plane, &source.id).await, Some(State::Running));
@@ -172,7 +172,7 @@ fn a_snapshot_that_cannot_be_recorded_is_removed_again() {
                 let plan = FaultPlan::seeded(1).rule("commit", When::Nth(nth), fault);
                 let plane = world.plane_with_faults(plan).await;
                 let source = plane.create(mini()).await.unwrap();
-                plane.snapshot(&source.id, name("golden")).await.unwrap_err();
+                plane.snapshot(&source.id, name("golden"), Contents::default()).await.unwrap_err();
                 sleep(60).await;
                 assert_eq!((world.node.snapshot_ids(), world.snapshot_records().await), (vec![], 0));
             });
@@ -226,7 +226,7 @@ fn a_snapshot_in_the_making_is_neither_used_nor_removed_nor_swept() {
         world.node.hold_stops();
         let taking = tokio::spawn({
             let (plane, id) = (plane.clone(), source.id.clone());
-            async move { plane.snapshot(&id, name("golden")).await }
+            async move { plane.snapshot(&id, name("golden"), Contents::default()).await }
         });
         world.node.until(|node| node.stop_calls() == 1).await;
         sleep(60).await;
@@ -248,7 +248,7 @@ fn a_daemon_killed_while_it_takes_a_snapshot_leaves_neither_files_nor_a_record_n
         let plane = world.plane().await;
         let source = plane.create(mini()).await.unwrap();
         let id = source.id.clone();
-        tokio::spawn(async move { plane.snapshot(&id, name("golden")).await });
+        tokio::spawn(async move { plane.snapshot(&id, name("golden"), Contents::default()).await });
         world.node.until(|node| node.stop_calls() == 1).await;
         source
     });
@@ -257,7 +257,7 @@ fn a_daemon_killed_while_it_takes_a_snapshot_leaves_neither_files_nor_a_record_n
     life(async {
         let plane = world.plane().await;
         assert_eq!((world.node.snapshot_ids(), world.snapshot_records().await), (vec![], 0));
-        plane.snapshot(&source.id, name("golden")).await.unwrap();
+        plane.snapshot(&source.id, name("golden"), Contents::default()).await.unwrap();
     });
 }
 
@@ -282,7 +282,7 @@ fn a_template_is_kept_while_clones_live_and_its_snapshots_outlive_it() {
         let plane = world.plane().await;
         let removable = TemplateName::parse("removable").unwrap();
         let source = plane.create(CreateSandbox { template: "removable".into(), ..mini() }).await.unwrap();
-        plane.snapshot(&source.id, name("golden")).await.unwrap();
+        plane.snapshot(&source.id, name("golden"), Contents::default()).await.unwrap();
         let refused = plane.remove_template(&removable).await.unwrap_err();
         assert_eq!((refused.kind(), refused.id()), (ErrorKind::Conflict, "removable"));
         assert!(refused.detail_text().unwrap().contains("1 sandbox"), "{refused:?}");

@@ -91,6 +91,7 @@ fn to_core(asked: NewSandbox, default_timeout_s: i64, internet: Internet) -> Api
         env: asked.env_vars.unwrap_or_default(),
         timeout: Some(seconds(asked.timeout.unwrap_or(default_timeout_s))),
         on_timeout: match asked.auto_pause {
+            Some(true) if asked.auto_pause_memory == Some(false) => OnTimeout::PauseDiskOnly,
             Some(true) => OnTimeout::Pause,
             _ => OnTimeout::Kill,
         },
@@ -143,7 +144,6 @@ fn refuse_what_is_missing(asked: &NewSandbox) -> ApiResult<()> {
     }
     let network = asked.network.clone().unwrap_or_default();
     let missing = [
-        (keeps_disk_alone, "autoPauseMemory: false is"),
         (asked.mcp.is_some(), "mcp is"),
         (asked.iam.is_some(), "iam is"),
         (asked.volume_mounts.as_ref().is_some_and(|mounts| !mounts.is_empty()), "volumeMounts are"),

@@ -125,7 +125,7 @@ impl Lifecycle {
         Self {
             on_timeout: match sandbox.on_timeout {
                 OnTimeout::Kill => "kill",
-                OnTimeout::Pause => "pause",
+                OnTimeout::Pause | OnTimeout::PauseDiskOnly => "pause",
             },
             auto_resume: sandbox.entrance.on_request == OnRequest::Resume,
         }

@@ -9,7 +9,10 @@ use crate::wake::{Awake, wake};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use flames_core::SandboxId;
 use flames_core::sandbox::pause::PauseMode;
+use flames_core::sandbox::state::State as Sleeps;
+use flames_node::Contents;
 
 /// Taken when a connect names no timeout.
 const CONNECT_TIMEOUT_S: i64 = 300;
@@ -18,14 +21,17 @@ const RESUME_TIMEOUT_S: i64 = 15;
 
 type Connected = (StatusCode, Json<SandboxView>);
 
-/// To disk, memory and all. 409 if it rests already.
+/// To disk, with its memory or without. 409 if it rests already.
 pub(super) async fn pause(
     State(e2b): State<E2b>,
     Id(id): Id,
     Body(asked): Body<PauseBody>,
 ) -> ApiResult<StatusCode> {
-    with_memory(asked.memory)?;
-    e2b.plane.pause(&id, PauseMode::Disk).await?;
+    let mode = match asked.memory {
+        Some(false) => PauseMode::DiskOnly,
+        _ => PauseMode::Disk,
+    };
+    e2b.plane.pause(&id, mode).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -35,7 +41,7 @@ pub(super) async fn resume(
     Id(id): Id,
     Body(asked): Body<ConnectBody>,
 ) -> ApiResult<Connected> {
-    with_memory(asked.memory)?;
+    can_boot(&e2b, &id, asked.memory).await?;
     let timeout = seconds(asked.timeout.unwrap_or(RESUME_TIMEOUT_S));
     let resumed = e2b.plane.resume(&id, Some(timeout)).await?;
     Ok((StatusCode::CREATED, Json(view(&e2b, &resumed.sandbox))))
@@ -47,7 +53,7 @@ pub(super) async fn connect(
     Id(id): Id,
     Body(asked): Body<ConnectBody>,
 ) -> ApiResult<Connected> {
-    with_memory(asked.memory)?;
+    can_boot(&e2b, &id, asked.memory).await?;
     let timeout = seconds(asked.timeout.unwrap_or(CONNECT_TIMEOUT_S));
     match wake(&e2b.plane, &id, timeout).await? {
         Awake::Resumed(sandbox) => Ok((StatusCode::CREATED, Json(view(&e2b, &sandbox)))),
@@ -58,9 +64,16 @@ pub(super) async fn connect(
     }
 }
 
-fn with_memory(memory: Option<bool>) -> ApiResult<()> {
-    match memory {
-        Some(false) => Err(ApiError::unsupported("`memory: false` is")),
+/// `memory: false` asks for a boot. One whose disk alone was kept boots anyway, and to one that runs it says nothing.
+async fn can_boot(e2b: &E2b, id: &SandboxId, memory: Option<bool>) -> ApiResult<()> {
+    if memory != Some(false) {
+        return Ok(());
+    }
+    let sandbox = e2b.plane.get(id).await?;
+    match (sandbox.state, sandbox.kept) {
+        (Sleeps::Paused, _) | (Sleeps::Snapshotted, Contents::MemoryAndDisk) => {
+            Err(ApiError::unsupported("`memory: false` of a sandbox that was paused with its memory is"))
+        }
         _ => Ok(()),
     }
 }

@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use flames_core::SandboxId;
 use flames_core::sandbox::error::LifecycleError;
 use flames_core::sandbox::record::{Sandbox, Traffic};
+use flames_node::Contents;
 use flames_node::egress::Base;
 
 /// Taken when a refresh names no duration.
@@ -21,7 +22,10 @@ pub(super) async fn info(State(e2b): State<E2b>, Id(id): Id) -> ApiResult<Json<S
     let sandbox = e2b.plane.get(&id).await?;
     let listed = ListedSandbox::of(&sandbox).ok_or_else(|| ApiError::no_sandbox(id.as_str()))?;
     let envd_access_token = e2b.plane.access_token(&id).expose().to_owned();
-    let pause_mode = (listed.state == "paused").then_some("full");
+    let pause_mode = (listed.state == "paused").then_some(match sandbox.kept {
+        Contents::MemoryAndDisk => "full",
+        Contents::DiskOnly => "filesystem",
+    });
     let open = sandbox.entrance.traffic == Traffic::Open;
     Ok(Json(SandboxDetail {
         listed,

@@ -13,6 +13,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use flames_core::sandbox::fork::Fork;
 use flames_core::snapshot::record::{Snapshot, SnapshotName};
+use flames_node::Contents;
 use serde::{Deserialize, Serialize};
 
 /// The one namespace of names.
@@ -39,11 +40,12 @@ pub(super) async fn take(
     Id(id): Id,
     Body(asked): Body<SnapshotBody>,
 ) -> ApiResult<(StatusCode, Json<SnapshotView>)> {
-    if asked.memory == Some(false) {
-        return Err(ApiError::unsupported("`memory: false` is"));
-    }
+    let contents = match asked.memory {
+        Some(false) => Contents::DiskOnly,
+        _ => Contents::MemoryAndDisk,
+    };
     let name = asked.name.as_deref().map(|name| SnapshotName::parse(bare(name)?).map_err(ApiError::from));
-    let snapshot = e2b.plane.snapshot(&id, name.transpose()?).await?;
+    let snapshot = e2b.plane.snapshot(&id, name.transpose()?, contents).await?;
     Ok((StatusCode::CREATED, Json(SnapshotView::of(&snapshot))))
 }
 

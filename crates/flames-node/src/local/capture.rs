@@ -6,29 +6,58 @@ use super::source::{Image, Source};
 use super::{Inner, TemplateSnapshots};
 use crate::disk::{blocking, copy_sparse};
 use crate::error::{CreateError, CreateStep};
-use crate::snapshot::{AGENT_DISK, GuestFacts, HostFacts, IMAGE_DISK, Partial, Snapshot, Snapshots, info};
-use crate::{
-    AccessToken, AfterSnapshot, CreateVm, Keep, SnapshotId, SnapshotTimings, TakeSnapshot, TakenSnapshot,
-    TemplateName,
+use crate::snapshot::{
+    AGENT_DISK, Captured, Contents, GuestFacts, HostFacts, IMAGE_DISK, Partial, Snapshot, Snapshots, info,
 };
+use crate::{
+    AfterSnapshot, CreateVm, Keep, SnapshotId, SnapshotTimings, TakeSnapshot, TakenSnapshot, TemplateName,
+};
+use flames_guest::control::THAW_AFTER;
 use flames_vmm::{Error, ErrorKind, Result, RunningVm, VmId};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
-/// Captures a guest. It stands still afterwards, whatever happened: the caller lets it go on.
+/// Captures a guest whole. It stands still afterwards, whatever happened: the caller lets it go on.
 pub(super) async fn capture(vm: &dyn RunningVm, disk: &Path, into: &Partial) -> Result<SnapshotTimings> {
     let start = Instant::now();
     vm.pause().await?;
     vm.snapshot(into.dir()).await?;
     let memory_ms = ms_since(start);
+    let disk_ms = copy_disk(disk, into).await?;
+    Ok(SnapshotTimings { paused_ms: ms_since(start), memory_ms, disk_ms, ..SnapshotTimings::default() })
+}
+
+/// Captures the disk of a guest that was told to freeze it. It stands still afterwards, as with [`capture`].
+///
+/// # Errors
+/// `Timeout` when the VMM takes so long that the guest may have thawed its disk.
+pub(super) async fn capture_frozen(
+    vm: &dyn RunningVm,
+    disk: &Path,
+    into: &Partial,
+) -> Result<SnapshotTimings> {
+    let start = Instant::now();
+    tokio::time::timeout(PAUSE_FROZEN, vm.pause()).await.map_err(|_| {
+        Error::new(ErrorKind::Timeout, "disk", disk.display().to_string())
+            .detail("the VMM did not pause while the disk was frozen")
+    })??;
+    let disk_ms = copy_disk(disk, into).await?;
+    Ok(SnapshotTimings { paused_ms: ms_since(start), disk_ms, ..SnapshotTimings::default() })
+}
+
+/// Well before [`THAW_AFTER`].
+const PAUSE_FROZEN: Duration = Duration::from_secs(20);
+const _: () = assert!(PAUSE_FROZEN.as_secs() * 2 <= THAW_AFTER.as_secs());
+
+/// Gives how long it took, in milliseconds.
+async fn copy_disk(disk: &Path, into: &Partial) -> Result<f64> {
     let copying = Instant::now();
     let (from, to) = (disk.to_owned(), into.disk());
     blocking("disk", move || copy_sparse(&from, &to)).await?;
-    let disk_ms = ms_since(copying);
-    Ok(SnapshotTimings { paused_ms: ms_since(start), memory_ms, disk_ms, seal_ms: 0.0 })
+    Ok(ms_since(copying))
 }
 
 impl Inner {
@@ -39,19 +68,23 @@ impl Inner {
         request: TakeSnapshot,
     ) -> Result<TakenSnapshot> {
         let live = self.find(run)?;
-        self.must_take_snapshots(&request.id)?;
+        if request.contents == Contents::MemoryAndDisk {
+            self.must_take_snapshots(&request.id)?;
+        }
         self.disks.check_room()?;
         let partial = self.snapshots.begin(&request.id)?;
         partial.keep_image(AGENT_DISK, &live.record.images.agent)?;
         partial.keep_image(IMAGE_DISK, &live.record.images.image)?;
         let host = self.host_facts().await?.clone();
-        let captured = (host, live.record.guest.clone(), live.record.control_token.clone());
-        let seal = async |partial| {
+        let (guest, control_token) = (live.record.guest.clone(), live.record.control_token.clone());
+        let seal = async |partial, settings| {
             let start = Instant::now();
+            let captured = Captured { host, guest, control_token, settings };
             let snapshot = self.seal(&self.snapshots, partial, request.keep, captured).await?;
             Ok((snapshot, ms_since(start)))
         };
-        let ((snapshot, seal_ms), timings) = live.capture(partial, request.then, seal).await?;
+        let ((snapshot, seal_ms), timings) =
+            live.capture(partial, (request.then, request.contents), seal).await?;
         if request.then == AfterSnapshot::End {
             self.end_captured(run, &request.id).await?;
         }
@@ -70,7 +103,7 @@ impl Inner {
         store: &Arc<Snapshots>,
         partial: Partial,
         keep: Keep,
-        captured: (HostFacts, GuestFacts, AccessToken),
+        captured: Captured,
     ) -> Result<Arc<Snapshot>> {
         let store = Arc::clone(store);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -176,7 +209,12 @@ impl Inner {
         partial.keep_image(IMAGE_DISK, &images.image)?;
         let timings = creation.capture(&partial).await?;
         tracing::info!(snapshot = %id, paused_ms = timings.paused_ms, "a template's snapshot is taken");
-        let captured = (self.host_facts().await?.clone(), creation.guest_facts()?, creation.control());
+        let captured = Captured {
+            host: self.host_facts().await?.clone(),
+            guest: creation.guest_facts()?,
+            control_token: creation.control(),
+            settings: None,
+        };
         self.seal(&self.template_snapshots, partial, Keep::UntilRemoved, captured).await
     }
 

@@ -5,6 +5,7 @@
 
 use super::give::Clock;
 use crate::secret::random_bytes;
+use crate::snapshot::GuestSettings;
 use crate::{AccessToken, CreateVm, GuestClient, GuestError, GuestErrorKind, Identity};
 use flames_guest::control::{InitRequest, InitResponse};
 use flames_vmm::{Error, ErrorKind, Result, VmId};
@@ -78,6 +79,24 @@ pub(super) async fn tell_time(guest: &GuestClient, control: &AccessToken) -> Res
 pub(super) fn wake_up() -> Result<InitRequest> {
     let entropy = Some(random_bytes::<32>()?.to_vec());
     Ok(InitRequest { entropy, time_unix_nanos: unix_nanos(), ..InitRequest::default() })
+}
+
+/// Has a guest write everything out and freeze its disk.
+///
+/// # Errors
+/// Of the call; `Unavailable` by an agent that does not know it.
+pub(super) async fn freeze(run: &VmId, guest: &GuestClient, control: &AccessToken) -> Result<GuestSettings> {
+    guest.freeze(control).await.map(GuestSettings).map_err(|error| match error.kind() {
+        GuestErrorKind::NotFound | GuestErrorKind::Unimplemented => Error::new(
+            ErrorKind::Unavailable,
+            "guest",
+            run.as_str(),
+        )
+        .operation("freeze")
+        .source(error)
+        .detail("its agent is older than pauses and snapshots of the disk alone: take one with its memory"),
+        _ => refused(run, error),
+    })
 }
 
 /// Asks, and makes sure that the agent did all of it.

@@ -1,6 +1,7 @@
 //! A run that was handed out, and its end.
 
-use super::capture::capture;
+use super::capture::{capture, capture_frozen};
+use super::create::ms_since;
 use super::handshake;
 use super::machine::MachineName;
 use super::name_server;
@@ -10,7 +11,7 @@ use crate::disk::blocking;
 use crate::guest::{AGENT_PORT, Dial};
 use crate::net::{Dialer, Egress, Lease, unsupported};
 use crate::paths::RunDir;
-use crate::snapshot::{Partial, Snapshot};
+use crate::snapshot::{Contents, GuestSettings, Partial, Snapshot};
 use crate::{
     AccessToken, AfterSnapshot, EgressPolicy, GuestClient, GuestStream, RunInfo, SnapshotTimings, Traffic,
 };
@@ -19,6 +20,7 @@ use flames_vmm::{Error, ErrorKind, Exit, Result, RunningVm, StopDeadlines, VmSta
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -140,37 +142,77 @@ impl Run {
         Ok(())
     }
 
-    /// Captures memory, device state and disk inside one pause (hazard C6), and lets `seal` do its work with it.
-    /// Afterwards the guest is as before, unless it is to end: then it stands still, if all went well.
+    /// Captures what was asked for inside one pause (hazard C6), and lets `seal` do its work with it. Afterwards the guest
+    /// is as before, unless it is to end: then it stands still, if all went well.
     pub(super) async fn capture<T>(
         &self,
         into: Partial,
-        then: AfterSnapshot,
-        seal: impl AsyncFnOnce(Partial) -> Result<T>,
+        (then, contents): (AfterSnapshot, Contents),
+        seal: impl AsyncFnOnce(Partial, Option<GuestSettings>) -> Result<T>,
     ) -> Result<(T, SnapshotTimings)> {
         let _turn = self.turn.lock().await;
         let was = self.state();
-        self.set_state(VmState::Paused);
-        let outcome = match (capture(self.vm.as_ref(), &self.dir.disk(), &into).await, then) {
+        let captured = match contents {
+            Contents::MemoryAndDisk => self.capture_all(&into).await.map(|timings| (timings, None)),
+            Contents::DiskOnly => self.capture_disk(&into).await.map(|(timings, told)| (timings, Some(told))),
+        };
+        let outcome = match (captured, then) {
             (Err(error), _) => Err(error),
-            (Ok(timings), AfterSnapshot::End) => seal(into).await.map(|sealed| (sealed, timings)),
-            (Ok(timings), AfterSnapshot::GoOn) => {
-                self.go_on(was).await?;
-                return seal(into).await.map(|sealed| (sealed, timings));
+            (Ok((timings, told)), AfterSnapshot::End) => {
+                seal(into, told).await.map(|sealed| (sealed, timings))
+            }
+            (Ok((timings, told)), AfterSnapshot::GoOn) => {
+                self.go_on(was, contents).await?;
+                return seal(into, told).await.map(|sealed| (sealed, timings));
             }
         };
         if outcome.is_err() {
-            self.go_on(was).await?;
+            self.go_on(was, contents).await?;
         }
         outcome
     }
 
-    /// Lets a guest run that ran before.
-    async fn go_on(&self, was: VmState) -> Result<()> {
-        match was {
-            VmState::Running => self.wake().await,
-            VmState::Paused => Ok(()),
+    async fn capture_all(&self, into: &Partial) -> Result<SnapshotTimings> {
+        self.set_state(VmState::Paused);
+        capture(self.vm.as_ref(), &self.dir.disk(), into).await
+    }
+
+    /// The guest must run to freeze its disk: also one that rests in memory.
+    async fn capture_disk(&self, into: &Partial) -> Result<(SnapshotTimings, GuestSettings)> {
+        if self.state() == VmState::Paused {
+            self.wake().await?;
         }
+        let start = Instant::now();
+        let told = handshake::freeze(&self.record.run, &self.guest, &self.record.control_token).await?;
+        let freeze_ms = ms_since(start);
+        self.set_state(VmState::Paused);
+        let timings = capture_frozen(self.vm.as_ref(), &self.dir.disk(), into).await?;
+        Ok((SnapshotTimings { freeze_ms, ..timings }, told))
+    }
+
+    /// Brings a guest back to how it was before a capture.
+    async fn go_on(&self, was: VmState, captured: Contents) -> Result<()> {
+        if captured == Contents::DiskOnly {
+            self.wake_frozen().await?;
+        }
+        match (was, self.state()) {
+            (VmState::Running, VmState::Paused) => self.wake().await,
+            (VmState::Paused, VmState::Running) => {
+                self.vm.pause().await.map(|()| self.set_state(VmState::Paused))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets a guest run and write to its disk.
+    async fn wake_frozen(&self) -> Result<()> {
+        if self.state() == VmState::Paused {
+            self.wake().await?;
+        }
+        if let Err(error) = self.guest.thaw(&self.record.control_token).await {
+            tracing::warn!(run = %self.record.run, %error, "a guest was not told to thaw its disk: it will by itself");
+        }
+        Ok(())
     }
 
     /// A port of the guest: straight, and where nobody listens or nothing leads, through the agent.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// What a machine starts from.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
-    /// The kernel, into this image.
+    /// The kernel, into this image, with an empty disk or one that a snapshot holds.
     Image(Arc<Image>),
     /// Where this snapshot was taken.
     Snapshot(Arc<Snapshot>),
@@ -23,6 +23,8 @@ pub(super) struct Image {
     pub(super) agent: PathBuf,
     pub(super) agent_sha256: String,
     pub(super) kernel_sha256: String,
+    /// The snapshot whose disk it begins with; without one the disk is empty.
+    pub(super) disk: Option<Arc<Snapshot>>,
 }
 
 /// The read-only disks that a guest has mounted.
@@ -54,6 +56,14 @@ impl Source {
         match self {
             Self::Image(image) => Images { agent: image.agent.clone(), image: image.template.image.clone() },
             Self::Snapshot(snapshot) => Images { agent: snapshot.agent_disk(), image: snapshot.image_disk() },
+        }
+    }
+
+    /// The snapshot that it begins with, of memory and disk or of the disk alone.
+    pub(super) fn snapshot(&self) -> Option<&Arc<Snapshot>> {
+        match self {
+            Self::Image(image) => image.disk.as_ref(),
+            Self::Snapshot(snapshot) => Some(snapshot),
         }
     }
 

@@ -10,8 +10,8 @@ use super::source::{Image, Source};
 use crate::disk::blocking;
 use crate::error::{CreateError, CreateStep};
 use crate::paths::Assets;
-use crate::snapshot::Snapshot;
-use crate::{BootPath, CreateVm, CreatedVm, StartFrom, TemplateName};
+use crate::snapshot::{Contents, GuestSettings, Snapshot};
+use crate::{BootPath, CreateVm, CreatedVm, StartFrom, Template, TemplateName, TemplateOrigin};
 use flames_pool::{Available, Choice, choose_path};
 use flames_vmm::{Error, ErrorKind, Result};
 use std::sync::{Arc, PoisonError};
@@ -29,6 +29,9 @@ impl Inner {
         match &request.from {
             StartFrom::Snapshot(id) => {
                 let snapshot = self.snapshots.find(id).map_err(failed)?;
+                if snapshot.manifest.contents() == Contents::DiskOnly {
+                    return self.create_from_disk(request, snapshot, cancel).await;
+                }
                 let why = format!("from the snapshot `{id}`");
                 let handed = self.start(request, Source::Snapshot(snapshot), cancel).await?;
                 Ok(told(handed, Choice { path: BootPath::Restored, why }))
@@ -40,6 +43,24 @@ impl Inner {
                 self.create_from_image(request, image, cancel).await
             }
         }
+    }
+
+    /// Boots with a disk that a snapshot holds, and tells the guest what the captured one had been told.
+    async fn create_from_disk(
+        self: &Arc<Self>,
+        mut request: CreateVm,
+        snapshot: Arc<Snapshot>,
+        cancel: &CancellationToken,
+    ) -> Result<CreatedVm, CreateError> {
+        let why = format!("the snapshot `{}` holds a disk alone", snapshot.id());
+        if let Some(GuestSettings(told)) = snapshot.manifest.settings.clone() {
+            request.env.get_or_insert(told.env_vars);
+            request.default_user.get_or_insert(told.default_user);
+            request.default_workdir = request.default_workdir.or(told.default_workdir);
+        }
+        let image = self.image_of(snapshot).await.map_err(|error| CreateStep::Template.failed(error))?;
+        let handed = self.start(request, Source::Image(image), cancel).await?;
+        Ok(told(handed, Choice { path: BootPath::Cold, why }))
     }
 
     async fn create_from_image(
@@ -105,12 +126,30 @@ impl Inner {
 
     /// A template with everything that it is booted with.
     pub(super) async fn image(&self, name: &TemplateName) -> Result<Arc<Image>> {
-        let template = self.templates.find(name).await?;
+        self.image_with(self.templates.find(name).await?, None).await
+    }
+
+    /// The image that a disk was captured over, which may not be the template's any more; kernel and agent are those of now.
+    async fn image_of(&self, snapshot: Arc<Snapshot>) -> Result<Arc<Image>> {
+        let manifest = &snapshot.manifest;
+        let template = Template {
+            name: manifest.guest.template.clone(),
+            origin: TemplateOrigin::User,
+            size_bytes: 0,
+            sha256: manifest.guest.template_sha256.clone(),
+            created_unix: manifest.created_unix,
+            built_from: format!("snapshot {}", snapshot.id()),
+            image: snapshot.image_disk(),
+        };
+        self.image_with(template, Some(snapshot)).await
+    }
+
+    async fn image_with(&self, template: Template, disk: Option<Arc<Snapshot>>) -> Result<Arc<Image>> {
         let assets = self.assets.clone();
         let look = move || {
             let agent = assets.agent();
             let (agent_sha256, kernel_sha256) = (Assets::sha256(&agent)?, Assets::sha256(&assets.kernel())?);
-            Ok(Arc::new(Image { template, agent, agent_sha256, kernel_sha256 }))
+            Ok(Arc::new(Image { template, agent, agent_sha256, kernel_sha256, disk }))
         };
         blocking("assets", look).await
     }

@@ -4,9 +4,10 @@
 //! A part is hashed once, when the snapshot is sealed. A restore compares size, inode and times with those noted
 //! then, which costs microseconds; only when they differ (a folder that was copied, say) is the part read again.
 
-use super::Keep;
+use super::{Contents, Keep};
 use crate::paths::io_error;
 use crate::{AccessToken, SnapshotId, SnapshotInfo, StartUp, TemplateName};
+use flames_guest::control::Frozen;
 use flames_vmm::{Error, ErrorKind, MiB, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -17,10 +18,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Raised when an older Flames could not read what a newer one wrote.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The first one knew no snapshots without memory; with memory it is the same.
+const FORMAT_WITH_MEMORY: u32 = 1;
 
-/// A snapshot in words. It holds the control token that the captured guest still has: its file is readable by its
-/// owner alone.
+/// A snapshot in words. It holds the control token that the captured guest still has, or its environment: its file is
+/// readable by its owner alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     format: u32,
@@ -30,8 +33,26 @@ pub(crate) struct Manifest {
     pub(crate) host: HostFacts,
     pub(crate) guest: GuestFacts,
     pub(crate) control_token: AccessToken,
+    /// What the guest must be told again: of a disk alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) settings: Option<GuestSettings>,
     parts: BTreeMap<String, Part>,
 }
+
+/// What a snapshot tells about the guest, besides its parts.
+#[derive(Clone, Debug)]
+pub(crate) struct Captured {
+    pub(crate) host: HostFacts,
+    pub(crate) guest: GuestFacts,
+    pub(crate) control_token: AccessToken,
+    /// `None` where the memory holds them.
+    pub(crate) settings: Option<GuestSettings>,
+}
+
+/// What a guest was told that only its memory holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct GuestSettings(pub(crate) Frozen);
 
 /// What a host must be to restore a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,14 +102,23 @@ impl Manifest {
         id: SnapshotId,
         keep: Keep,
         created_unix: u64,
-        captured: (HostFacts, GuestFacts, AccessToken),
+        captured: Captured,
     ) -> Result<Self> {
-        let (host, guest, control_token) = captured;
+        let Captured { host, guest, control_token, settings } = captured;
+        let contents = contents_of(settings.as_ref());
         let mut parts = BTreeMap::new();
-        for name in super::PARTS {
-            parts.insert(name.to_owned(), Part::seal(&dir.join(name), keep)?);
+        for name in contents.parts() {
+            parts.insert((*name).to_owned(), Part::seal(&dir.join(name), keep)?);
         }
-        Ok(Self { format: FORMAT, id, keep, created_unix, host, guest, control_token, parts })
+        let format = match contents {
+            Contents::MemoryAndDisk => FORMAT_WITH_MEMORY,
+            Contents::DiskOnly => FORMAT,
+        };
+        Ok(Self { format, id, keep, created_unix, host, guest, control_token, settings, parts })
+    }
+
+    pub(crate) fn contents(&self) -> Contents {
+        contents_of(self.settings.as_ref())
     }
 
     pub(crate) fn read(path: &Path) -> Result<Self> {
@@ -98,23 +128,29 @@ impl Manifest {
                 .detail(format!("{error}: remove the snapshot"))
                 .source(error)
         })?;
-        if manifest.format == FORMAT {
+        if (FORMAT_WITH_MEMORY..=FORMAT).contains(&manifest.format) {
             return Ok(manifest);
         }
         Err(Error::new(ErrorKind::Unsupported, "snapshot", manifest.id.as_str()).detail(format!(
-            "has format {} and this Flames reads {FORMAT}: restore it with the Flames that wrote it, or remove it",
+            "has format {} and this Flames reads up to {FORMAT}: restore it with the Flames that wrote it, or remove it",
             manifest.format
         )))
     }
 
-    /// Refuses a host that cannot continue the guest.
+    /// Refuses a host that cannot continue the guest, or of a disk alone, cannot boot from it.
     pub(crate) fn check_host(&self, host: &HostFacts) -> Result<()> {
-        let taken =
-            [&self.host.driver, &self.host.vmm_version, &self.host.cpu_model, &self.host.architecture];
-        let here = [&host.driver, &host.vmm_version, &host.cpu_model, &host.architecture];
-        let names = ["VMM", "VMM version", "CPU", "architecture"];
-        let differing = names.iter().zip(taken).zip(here).find(|((_, taken), here)| taken != here);
-        let Some(((name, taken), here)) = differing else { return Ok(()) };
+        let all = [
+            ("architecture", &self.host.architecture, &host.architecture),
+            ("VMM", &self.host.driver, &host.driver),
+            ("VMM version", &self.host.vmm_version, &host.vmm_version),
+            ("CPU", &self.host.cpu_model, &host.cpu_model),
+        ];
+        let count = match self.contents() {
+            Contents::MemoryAndDisk => all.len(),
+            Contents::DiskOnly => 1,
+        };
+        let differing = all.into_iter().take(count).find(|(_, taken, here)| taken != here);
+        let Some((name, taken, here)) = differing else { return Ok(()) };
         Err(Error::new(ErrorKind::Unsupported, "snapshot", self.id.as_str()).operation("restore").detail(
             format!(
                 "its {name} is `{taken}` and this host has `{here}`: restore it on a host like the one that took it, \
@@ -132,6 +168,7 @@ impl Manifest {
     pub(crate) fn info(&self, clones: usize) -> SnapshotInfo {
         SnapshotInfo {
             id: self.id.clone(),
+            contents: self.contents(),
             template: self.guest.template.clone(),
             vcpus: self.guest.vcpus,
             memory: self.guest.memory,
@@ -206,6 +243,14 @@ impl HostFacts {
     }
 }
 
+/// A disk without a memory comes with what the memory would hold.
+fn contents_of(settings: Option<&GuestSettings>) -> Contents {
+    match settings {
+        None => Contents::MemoryAndDisk,
+        Some(_) => Contents::DiskOnly,
+    }
+}
+
 fn cpu_model(cpuinfo: &str) -> String {
     let line = cpuinfo.lines().find(|line| line.starts_with("model name"));
     line.and_then(|line| line.split_once(':')).map(|(_, model)| model.trim().to_owned()).unwrap_or_default()
@@ -243,7 +288,11 @@ mod tests {
     use super::*;
 
     fn sealed(dir: &Path, keep: Keep) -> Manifest {
-        for name in super::super::PARTS {
+        sealed_with(dir, keep, None)
+    }
+
+    fn sealed_with(dir: &Path, keep: Keep, settings: Option<GuestSettings>) -> Manifest {
+        for name in contents_of(settings.as_ref()).parts() {
             std::fs::write(dir.join(name), format!("content of {name}")).unwrap();
         }
         let guest = GuestFacts {
@@ -257,7 +306,8 @@ mod tests {
             disk: MiB(64),
             start_up: None,
         };
-        let captured = (HostFacts::here("fake", "1.0".into()), guest, AccessToken::new("control"));
+        let host = HostFacts::here("fake", "1.0".into());
+        let captured = Captured { host, guest, control_token: AccessToken::new("control"), settings };
         Manifest::seal(dir, SnapshotId::parse("s1").unwrap(), keep, 7, captured).unwrap()
     }
 
@@ -287,7 +337,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let manifest = sealed(root.path(), Keep::UntilRemoved);
         let copy = tempfile::tempdir().unwrap();
-        for name in super::super::PARTS {
+        for name in Contents::MemoryAndDisk.parts() {
             std::fs::copy(root.path().join(name), copy.path().join(name)).unwrap();
         }
         manifest.check_parts(copy.path()).unwrap();
@@ -310,6 +360,30 @@ mod tests {
             assert_eq!((error.kind(), error.id()), (ErrorKind::Unsupported, "s1"));
             assert!(error.to_string().contains("template `mini`"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_disk_alone_is_bound_to_the_architecture_and_its_own_content_and_to_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let settings = Frozen { default_user: "user".into(), ..Frozen::default() };
+        let manifest = sealed_with(root.path(), Keep::UntilRemoved, Some(GuestSettings(settings)));
+        assert_eq!((manifest.contents(), manifest.format), (Contents::DiskOnly, FORMAT));
+        let here = HostFacts::here("other", "2.0".into());
+        manifest.check_host(&HostFacts { cpu_model: "other".into(), ..here.clone() }).unwrap();
+        let error = manifest.check_host(&HostFacts { architecture: "other".into(), ..here }).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        manifest.check_parts(root.path()).unwrap();
+        std::fs::write(root.path().join("disk.ext4"), "CONTENT of disk.ext4").unwrap();
+        assert_eq!(manifest.check_parts(root.path()).unwrap_err().kind(), ErrorKind::Corrupt);
+        let path = root.path().join("manifest.json");
+        std::fs::write(&path, serde_json::to_vec(&manifest).unwrap()).unwrap();
+        assert_eq!(Manifest::read(&path).unwrap(), manifest);
+    }
+
+    #[test]
+    fn a_manifest_with_memory_is_still_one_that_older_builds_read() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(sealed(root.path(), Keep::UntilRemoved).format, 1);
     }
 
     #[test]

@@ -9,11 +9,11 @@
 //! Who uses a snapshot holds an [`Arc`] of it, and the process holds a shared lock on its `lock` file while there is
 //! one: so neither this daemon nor another that shares the folder removes what somebody maps.
 
-use super::manifest::{GuestFacts, HostFacts, Manifest};
+use super::manifest::{Captured, HostFacts, Manifest};
 use super::{AGENT_DISK, DEVICE_STATE, DISK, IMAGE_DISK, Keep, MEMORY};
 use crate::paths::{io_error, make_private_dir};
 use crate::template::write_json;
-use crate::{AccessToken, SnapshotId, SnapshotInfo};
+use crate::{SnapshotId, SnapshotInfo};
 use flames_vmm::{Error, ErrorKind, Result, SnapshotParts};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::HashMap;
@@ -81,7 +81,7 @@ impl Snapshots {
         mut partial: Partial,
         keep: Keep,
         created_unix: u64,
-        captured: (HostFacts, GuestFacts, AccessToken),
+        captured: Captured,
     ) -> Result<Arc<Snapshot>> {
         let manifest = Manifest::seal(&partial.dir, partial.id.clone(), keep, created_unix, captured)?;
         write_json(&partial.dir.join(MANIFEST), &manifest)?;

@@ -3,9 +3,9 @@
 
 use crate::harness::{Home, qemu, request};
 use flames_node::{
-    AccessToken, AfterSnapshot, BootPath, CreateVm, CreatedVm, ErrorKind, FailurePoint, GuestClient,
-    GuestErrorKind, Identity, Keep, LocalNode, NetworkMode, Node, ProcessEvent, SnapshotId, StartFrom,
-    StartProcess, TakeSnapshot, TakenSnapshot, TemplateName, VmId, WriteFile,
+    AccessToken, AfterSnapshot, BootPath, Contents, CreateVm, CreatedVm, ErrorKind, FailurePoint,
+    GuestClient, GuestErrorKind, Identity, Keep, LocalNode, NetworkMode, Node, ProcessEvent, SnapshotId,
+    StartFrom, StartProcess, TakeSnapshot, TakenSnapshot, TemplateName, VmId, WriteFile,
 };
 use futures::StreamExt;
 use std::collections::HashSet;
@@ -33,7 +33,8 @@ fn clone_of(snapshot: &str, run: &str, identity: Identity) -> CreateVm {
 }
 
 async fn snapshot(node: &LocalNode, run: &VmId, id: &str, then: AfterSnapshot) -> TakenSnapshot {
-    let request = TakeSnapshot { id: snapshot_id(id), then, keep: Keep::UntilRemoved };
+    let request =
+        TakeSnapshot { id: snapshot_id(id), then, keep: Keep::UntilRemoved, contents: Contents::default() };
     let taken = node.snapshot(run, request).await.unwrap();
     eprintln!("{:?}", taken.timings);
     taken
@@ -313,7 +314,12 @@ async fn vm_that_still_boots_cannot_be_captured() {
     let node = home.node.clone();
     let create = tokio::spawn(async move { node.create(request("run-1")).await });
     let run = VmId::parse("run-1").unwrap();
-    let take = TakeSnapshot { id: snapshot_id("s1"), then: AfterSnapshot::GoOn, keep: Keep::UntilRemoved };
+    let take = TakeSnapshot {
+        id: snapshot_id("s1"),
+        then: AfterSnapshot::GoOn,
+        keep: Keep::UntilRemoved,
+        contents: Contents::default(),
+    };
     assert_eq!(home.node.snapshot(&run, take).await.unwrap_err().kind(), ErrorKind::NotFound);
     create.await.unwrap().unwrap();
     home.close().await;

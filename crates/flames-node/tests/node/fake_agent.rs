@@ -12,7 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 
 /// The fake driver, with an agent behind each machine's port.
@@ -20,7 +20,11 @@ use tokio::net::TcpListener;
 pub(crate) struct FakeWithAgent {
     inner: FakeVmm,
     agent: Agent,
+    heard: Heard,
 }
+
+/// What the agents of a driver were told, oldest first.
+pub(crate) type Heard = Arc<Mutex<Vec<InitRequest>>>;
 
 /// How the agents behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +33,17 @@ pub(crate) enum Agent {
     Willing,
     /// Its kernel takes no entropy.
     WithoutEntropy,
+    /// It knows the calls of old.
+    Old,
 }
 
 impl FakeWithAgent {
     pub(crate) fn new(world: &FakeWorld, agent: Agent) -> Arc<Self> {
-        Arc::new(Self { inner: world.driver(), agent })
+        Arc::new(Self { inner: world.driver(), agent, heard: Heard::default() })
+    }
+
+    pub(crate) fn heard(&self) -> Heard {
+        Arc::clone(&self.heard)
     }
 }
 
@@ -53,7 +63,7 @@ impl VmmDriver for FakeWithAgent {
 
     async fn prepare(&self, spec: VmSpec, purpose: PrepareFor) -> Result<Box<dyn PreparedVm>> {
         if let Network::User { host_port, .. } = &spec.network {
-            serve(*host_port, self.agent).await;
+            serve(*host_port, self.agent, &self.heard).await;
         }
         self.inner.prepare(spec, purpose).await
     }
@@ -63,11 +73,17 @@ impl VmmDriver for FakeWithAgent {
     }
 }
 
-async fn serve(port: u16, agent: Agent) {
+/// What a guest says of itself when its disk is frozen.
+const FROZEN: &str = r#"{"envVars":{"SET":"inside"},"defaultUser":"root","defaultWorkdir":"/srv"}"#;
+
+async fn serve(port: u16, agent: Agent, heard: &Heard) {
     let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let heard = Arc::clone(heard);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let service = hyper::service::service_fn(move |request| answer(request, agent));
+            let heard = Arc::clone(&heard);
+            let service =
+                hyper::service::service_fn(move |request| answer(request, agent, Arc::clone(&heard)));
             let connection =
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             tokio::spawn(connection);
@@ -78,12 +94,22 @@ async fn serve(port: u16, agent: Agent) {
 async fn answer(
     request: Request<Incoming>,
     agent: Agent,
+    heard: Heard,
 ) -> std::result::Result<Response<Full<Bytes>>, Infallible> {
     let body = match request.uri().path() {
         "/flames/v1/init" => {
             let asked = request.into_body().collect().await.unwrap().to_bytes();
-            serde_json::to_vec(&acknowledge(&serde_json::from_slice(&asked).unwrap(), agent)).unwrap()
+            let asked: InitRequest = serde_json::from_slice(&asked).unwrap();
+            let answer = serde_json::to_vec(&acknowledge(&asked, agent)).unwrap();
+            heard.lock().unwrap().push(asked);
+            answer
         }
+        "/flames/v1/freeze" if agent == Agent::Old => {
+            let mut unknown = Response::new(Full::new(Bytes::from(r#"{"code":"unimplemented"}"#)));
+            *unknown.status_mut() = hyper::StatusCode::NOT_FOUND;
+            return Ok(unknown);
+        }
+        "/flames/v1/freeze" => FROZEN.into(),
         _ => Vec::new(),
     };
     Ok(Response::new(Full::new(Bytes::from(body))))
@@ -94,7 +120,7 @@ fn acknowledge(asked: &InitRequest, agent: Agent) -> InitResponse {
     let env = asked.env_vars.as_ref().map_or(0, |env| env.len());
     InitResponse {
         time_unix_nanos: asked.time_unix_nanos,
-        entropy_credited: agent == Agent::Willing,
+        entropy_credited: agent != Agent::WithoutEntropy,
         control_token_replaced: asked.control_token.is_some(),
         access_token_set: asked.access_token.is_some(),
         env_vars: env.try_into().unwrap(),

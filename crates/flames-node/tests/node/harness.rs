@@ -1,6 +1,6 @@
 //! A node of one's own in a temporary directory, and what must be left of it: nothing.
 
-use crate::fake_agent::{Agent, FakeWithAgent};
+use crate::fake_agent::{Agent, FakeWithAgent, Heard};
 use flames_node::{
     AGENT_PORT, AccessToken, BootLevel, CreateVm, Dial, EgressPolicy, FailurePoint, GuestClient, GuestStream,
     Identity, LeakKind, LocalNode, MiB, NetworkMode, Node, NodeConfig, Result, StartFrom, TemplateName,
@@ -35,6 +35,13 @@ impl Home {
         config.network = NetworkMode::User;
         config.failure = failure;
         Self::open(root, config, FakeWithAgent::new(world, agent))
+    }
+
+    /// The same, and what its agents were told.
+    pub(crate) fn fake_heard(world: &FakeWorld, agent: Agent) -> (Self, Heard) {
+        let driver = FakeWithAgent::new(world, agent);
+        let heard = driver.heard();
+        (Self::fake(world, agent, FailurePoint::none()).restarted(driver), heard)
     }
 
     /// A node with QEMU, or `None` (said loudly) where something is missing.

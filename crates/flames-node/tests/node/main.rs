@@ -4,6 +4,7 @@
 
 mod clones;
 mod create;
+mod disk_only;
 mod failure;
 mod fake_agent;
 mod guest;

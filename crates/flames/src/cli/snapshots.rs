@@ -4,10 +4,15 @@ use clap::{Args, Subcommand};
 
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "A sandbox that rests on disk has no VMM and takes no memory; its clock stands still. One \
-    that rests in memory is back within milliseconds and still ends at its time."
+    after_help = "A sandbox that rests on disk has no VMM and takes no memory; its clock stands still. With \
+    --disk-only it keeps its files and not its memory: its processes end, what it writes is synced first, and it boots \
+    when it comes back, with the same id, token and environment. One that rests in memory is back within milliseconds \
+    and still ends at its time."
 )]
 pub(crate) struct Pause {
+    /// Keep its disk and not its memory: less to store, a boot to come back (default: both)
+    #[arg(long, conflicts_with = "memory")]
+    pub(crate) disk_only: bool,
     /// Keep it in memory, with its virtual CPUs stopped (default: to disk)
     #[arg(long)]
     pub(crate) memory: bool,
@@ -54,6 +59,9 @@ pub(crate) enum Snapshot {
         /// A name of your own for it
         #[arg(long)]
         name: Option<String>,
+        /// Take its disk and not its memory: who comes from it boots (default: both)
+        #[arg(long)]
+        disk_only: bool,
         /// Show how long each stage took
         #[arg(long)]
         timings: bool,

@@ -19,7 +19,7 @@ mod tls;
 mod top;
 mod up;
 
-use crate::cli::{Cli, Command, Global, Shape};
+use crate::cli::{Cli, Command, Global, PauseOnTimeout, Shape};
 use crate::client::Client;
 use crate::config::Config;
 use crate::daemon::Embedded;
@@ -145,8 +145,9 @@ impl From<&Shape> for CreateRequest {
             env: shape.env.iter().cloned().collect(),
             timeout_s: shape.timeout,
             on_timeout: match shape.pause_on_timeout {
-                true => OnTimeoutView::Pause,
-                false => OnTimeoutView::Kill,
+                Some(PauseOnTimeout::Disk) => OnTimeoutView::Pause,
+                Some(PauseOnTimeout::DiskOnly) => OnTimeoutView::PauseDiskOnly,
+                None => OnTimeoutView::Kill,
             },
             idle_timeout_s: shape.idle_timeout,
             user: shape.user.clone(),

@@ -3,7 +3,7 @@
 use crate::cli::{Create, Events, Expose, Inspect, Logs, Ls, Rm, Timeout};
 use crate::client::Client;
 use crate::output;
-use flames_api::model::{CreateRequest, SandboxView};
+use flames_api::model::{ContentsView, CreateRequest, SandboxView};
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use std::io::Write;
@@ -122,13 +122,21 @@ fn row(sandbox: &SandboxView, now: Timestamp) -> Vec<String> {
     vec![
         sandbox.id.clone(),
         sandbox.template.clone(),
-        sandbox.state.clone(),
+        state(sandbox),
         sandbox.vcpus.to_string(),
         format!("{} MiB", sandbox.memory_mib),
         span(now.duration_since(sandbox.created_at)),
         ends,
         labels.join(" "),
     ]
+}
+
+/// Whoever rests without its memory will have lost its processes: that is worth a word.
+fn state(sandbox: &SandboxView) -> String {
+    match sandbox.kept {
+        Some(ContentsView::DiskOnly) => format!("{} (disk only)", sandbox.state),
+        _ => sandbox.state.clone(),
+    }
 }
 
 /// A duration in its two largest units, for example `3m 20s`.

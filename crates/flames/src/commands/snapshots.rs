@@ -4,13 +4,18 @@ use crate::cli::snapshots::{Fork, Pause, Resume, Snapshot as Command};
 use crate::client::Client;
 use crate::output;
 use flames_api::model::{
-    CaptureTimings, ForkRequest, PauseModeView, PauseRequest, ResumeRequest, SnapshotRequest, SnapshotView,
+    CaptureTimings, ContentsView, ForkRequest, PauseModeView, PauseRequest, ResumeRequest, SnapshotRequest,
+    SnapshotView,
 };
 use indicatif::ProgressBar;
 use std::time::Duration;
 
 pub(crate) async fn pause(client: &Client, command: &Pause, json: bool) -> anyhow::Result<()> {
-    let mode = if command.memory { PauseModeView::Memory } else { PauseModeView::Disk };
+    let mode = match (command.memory, command.disk_only) {
+        (true, _) => PauseModeView::Memory,
+        (_, true) => PauseModeView::DiskOnly,
+        _ => PauseModeView::Disk,
+    };
     let paused = working("pausing", client.pause(&command.id, &PauseRequest { mode })).await?;
     if json {
         return output::json(&paused);
@@ -33,6 +38,7 @@ pub(crate) async fn resume(client: &Client, command: &Resume, json: bool) -> any
             ("network", timings.network_ms),
             ("disk", timings.disk_ms),
             ("VMM spawn", timings.vmm_spawn_ms),
+            ("kernel to agent", timings.kernel_to_agent_ms),
             ("restore", timings.restore_ms),
             ("agent init", timings.agent_init_ms),
         ];
@@ -63,7 +69,10 @@ pub(crate) async fn fork(client: &Client, command: &Fork, json: bool) -> anyhow:
 
 pub(crate) async fn run(client: &Client, command: Command, json: bool) -> anyhow::Result<()> {
     match command {
-        Command::Create { id, name, timings } => take(client, &id, name, timings, json).await,
+        Command::Create { id, name, disk_only, timings } => {
+            let contents = if disk_only { ContentsView::DiskOnly } else { ContentsView::MemoryAndDisk };
+            take(client, &id, SnapshotRequest { name, contents }, timings, json).await
+        }
         Command::Ls => ls(client, json).await,
         Command::Rm { snapshots } => rm(client, &snapshots, json).await,
     }
@@ -72,11 +81,11 @@ pub(crate) async fn run(client: &Client, command: Command, json: bool) -> anyhow
 async fn take(
     client: &Client,
     id: &str,
-    name: Option<String>,
+    request: SnapshotRequest,
     timings: bool,
     json: bool,
 ) -> anyhow::Result<()> {
-    let taken = working("capturing", client.snapshot(id, &SnapshotRequest { name })).await?;
+    let taken = working("capturing", client.snapshot(id, &request)).await?;
     if json {
         return output::json(&taken);
     }
@@ -92,7 +101,7 @@ async fn ls(client: &Client, json: bool) -> anyhow::Result<()> {
         return output::json(&list.snapshots);
     }
     let headings =
-        ["ID", "NAME", "STATUS", "TEMPLATE", "CPUS", "MEMORY", "SIZE", "CLONES", "SOURCE", "TAKEN"];
+        ["ID", "NAME", "STATUS", "HOLDS", "TEMPLATE", "CPUS", "MEMORY", "SIZE", "CLONES", "SOURCE", "TAKEN"];
     output::table(&headings, list.snapshots.iter().map(row).collect())
 }
 
@@ -117,6 +126,10 @@ fn row(snapshot: &SnapshotView) -> Vec<String> {
         snapshot.id.clone(),
         snapshot.name.clone().unwrap_or_default(),
         snapshot.status.clone(),
+        match snapshot.contents {
+            ContentsView::MemoryAndDisk => "memory, disk".to_owned(),
+            ContentsView::DiskOnly => "disk".to_owned(),
+        },
         snapshot.template.clone(),
         snapshot.vcpus.to_string(),
         format!("{} MiB", snapshot.memory_mib),
@@ -129,6 +142,7 @@ fn row(snapshot: &SnapshotView) -> Vec<String> {
 
 fn capture_bars(timings: &CaptureTimings) {
     let stages = [
+        ("freeze", timings.freeze_ms),
         ("paused", timings.paused_ms),
         ("  memory", timings.memory_ms),
         ("  disk", timings.disk_ms),

@@ -30,6 +30,37 @@ fn vm_paused_to_disk_comes_back_with_its_processes_and_files() {
 }
 
 #[test]
+fn vm_whose_disk_alone_was_kept_boots_as_the_same_sandbox_also_after_a_restart_of_the_daemon() {
+    let Some(mut home) = Home::with_vms() else { return };
+    home.up();
+    let id = home.create(&["--timeout", "600", "--env", "COLOUR=red", "--workdir", "/tmp", "--label", "a=b"]);
+    home.sh(&id, "echo kept >/home/user/file; sleep 5000 >/dev/null 2>&1 &");
+    let boot = home.sh(&id, "cat /proc/sys/kernel/random/boot_id");
+    assert_eq!(home.flames(&["pause", "--memory", "--disk-only", &id]).code, 2);
+    let paused = home.json(&["pause", "--disk-only", &id]);
+    let sandbox = &paused["sandbox"];
+    assert_eq!((&sandbox["state"], &sandbox["kept"]), (&"snapshotted".into(), &"disk_only".into()));
+    assert!(paused["timings"]["freeze_ms"].as_f64().unwrap() > 0.0, "{paused}");
+    assert!(home.ok(&["ls"]).contains("snapshotted (disk only)"));
+    assert_eq!(home.refused(&["fork", &id])["code"], "sandbox_not_running");
+    home.down("KILL");
+    home.up();
+    assert_eq!(home.json(&["inspect", &id])["kept"], "disk_only");
+    let resumed = home.json(&["resume", &id]);
+    assert_eq!((&resumed["sandbox"]["path"], &resumed["sandbox"]["kept"]), (&"cold".into(), &Value::Null));
+    assert_eq!(resumed["sandbox"]["metadata"]["a"], "b");
+    assert!(resumed["timings"]["kernel_to_agent_ms"].as_f64().unwrap() > 0.0, "{resumed}");
+    let told = home.sh(&id, "cat /home/user/file; echo $COLOUR; pwd; hostname; ps | grep -c '[s]leep 5000'");
+    assert_eq!(told, format!("kept\nred\n/tmp\n{id}\n0\n"));
+    assert_ne!(home.sh(&id, "cat /proc/sys/kernel/random/boot_id"), boot);
+    home.ok(&["snapshot", "create", "--disk-only", "--name", "files", &id]);
+    let clone = home.ok(&["create", "--from-snapshot", "files"]).trim().to_owned();
+    let told = home.sh(&clone, "cat /home/user/file; echo $COLOUR; hostname");
+    assert_eq!(told, format!("kept\nred\n{clone}\n"));
+    home.ok(&["snapshot", "rm", "files"]);
+}
+
+#[test]
 fn vm_paused_in_memory_comes_back_in_the_same_vmm() {
     let Some(mut home) = Home::with_vms() else { return };
     home.up();

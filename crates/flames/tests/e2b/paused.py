@@ -6,7 +6,7 @@ import time
 import urllib.error
 import urllib.request
 
-from e2b import NotFoundException, Sandbox, SandboxQuery, SandboxState
+from e2b import NotFoundException, Sandbox, SandboxException, SandboxQuery, SandboxState
 
 from cases import case, eventually, main, raises
 
@@ -48,6 +48,67 @@ def a_paused_sandbox_comes_back_with_its_memory_and_files():
     assert abs(now - time.time()) < 2, now - time.time()
     assert again.kill() is True
     raises(NotFoundException, sandbox.pause)
+
+
+BOOT = "cat /proc/sys/kernel/random/boot_id"
+
+
+def pause_mode(sandbox):
+    """What the clients have no name for yet."""
+    key = {"X-API-Key": os.environ["E2B_API_KEY"]}
+    url = f"{os.environ['E2B_API_URL']}/sandboxes/{sandbox.sandbox_id}"
+    with urllib.request.urlopen(urllib.request.Request(url, headers=key)) as answer:
+        return json.load(answer).get("pauseMode")
+
+
+@case
+def a_sandbox_whose_files_alone_were_kept_boots_and_is_the_same():
+    sandbox = Sandbox.create("base", timeout=300, metadata={"kept": "files"}, envs={"COLOUR": "red"})
+    sandbox.files.write("kept", "here")
+    sandbox.commands.run("sleep 1000", background=True)
+    host = sandbox.commands.run("hostname").stdout
+    boot = sandbox.commands.run(BOOT).stdout
+    assert sandbox.pause(mode="filesystem") is True
+    assert sandbox.pause(mode="filesystem") is False
+    assert (state(sandbox), pause_mode(sandbox)) == (SandboxState.PAUSED, "filesystem")
+    again = Sandbox.connect(sandbox.sandbox_id, timeout=200, on_resume="reboot")
+    assert again.get_info().metadata == {"kept": "files"}
+    assert again.files.read("kept") == "here"
+    assert sandbox.commands.run("echo $COLOUR; hostname").stdout == f"red\n{host}"  # The old handle works, too.
+    assert again.commands.run(BOOT).stdout != boot
+    assert again.commands.list() == []
+    assert again.pause(keep_memory=True) is True and pause_mode(again) == "full"
+    raises(SandboxException, lambda: Sandbox.connect(again.sandbox_id, on_resume="reboot"))
+    again.connect()
+    assert again.kill() is True
+
+
+@case
+def a_timeout_keeps_the_files_alone_when_that_was_asked_for():
+    rule = {"action": "pause", "mode": "filesystem"}
+    sandbox = Sandbox.create("base", timeout=300, lifecycle={"on_timeout": rule})
+    sandbox.files.write("kept", "here")
+    sandbox.set_timeout(1)
+    eventually(lambda: state(sandbox) == SandboxState.PAUSED, 20)
+    assert pause_mode(sandbox) == "filesystem"
+    again = Sandbox.connect(sandbox.sandbox_id, timeout=100)
+    assert again.files.read("kept") == "here"
+    again.kill()
+
+
+@case
+def a_snapshot_of_the_files_alone_boots():
+    sandbox = Sandbox.create("base", timeout=300, envs={"COLOUR": "red"})
+    sandbox.files.write("state", "one")
+    boot = sandbox.commands.run(BOOT).stdout
+    snapshot = sandbox.create_snapshot(mode="filesystem")
+    sandbox.files.write("state", "two")
+    assert sandbox.commands.run(BOOT).stdout == boot  # It goes on, and writes.
+    clone = Sandbox.create(snapshot.snapshot_id)
+    assert clone.files.read("state") == "one" and clone.commands.run(BOOT).stdout != boot
+    assert sandbox.files.read("state") == "two"
+    clone.kill(), sandbox.kill()
+    assert Sandbox.delete_snapshot(snapshot.snapshot_id) is True
 
 
 @case

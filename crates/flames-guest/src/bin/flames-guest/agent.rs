@@ -1,6 +1,7 @@
 //! What the agent knows while it serves.
 
 use crate::connections::Connections;
+use crate::freeze::Freezer;
 use crate::metrics::CpuTimes;
 use crate::process::Table;
 use crate::users::{self, User};
@@ -24,6 +25,8 @@ pub(crate) struct Agent {
     pub(crate) processes: Table,
     /// Watchers that clients ask now and then.
     pub(crate) watchers: Watchers,
+    /// Stops writing to the sandbox's disk.
+    pub(crate) freezer: Freezer,
     /// Rung once to end the agent.
     pub(crate) shutdown: Notify,
     /// `/proc/sys/kernel/random/boot_id`, which a restore does not change.
@@ -63,7 +66,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 impl Agent {
     /// An agent that nobody has initialised.
-    pub(crate) fn new(mode: Mode, root: PathBuf, control_token: Zeroizing<String>) -> Self {
+    pub(crate) fn new(mode: Mode, root: PathBuf, control_token: Zeroizing<String>, freezer: Freezer) -> Self {
         let settings = Settings {
             access_token: None,
             env: BTreeMap::new(),
@@ -81,6 +84,7 @@ impl Agent {
             cpu_times: Mutex::default(),
             processes: Table::default(),
             watchers: Watchers::default(),
+            freezer,
             shutdown: Notify::new(),
         }
     }

@@ -4,11 +4,12 @@ use crate::agent::{Agent, Mode};
 use crate::connections::Via;
 use crate::http::{Answer, Failure, json, read_unary, with_status};
 use crate::{neighbours, system};
-use flames_guest::control::{InitRequest, InitResponse, MIN_CONTROL_TOKEN, MIN_ENTROPY};
+use flames_guest::control::{Frozen, InitRequest, InitResponse, MIN_CONTROL_TOKEN, MIN_ENTROPY};
 use flames_guest::rpc::{Code, RpcError};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -40,6 +41,29 @@ struct Arrival {
 pub(crate) fn shutdown(agent: &Agent) -> Answer {
     agent.shutdown.notify_one();
     with_status(StatusCode::ACCEPTED)
+}
+
+/// Stops all writing to the sandbox's disk, and tells what its memory alone holds.
+pub(crate) async fn freeze(agent: &Arc<Agent>) -> Result<Answer, Failure> {
+    let disk = Arc::clone(agent);
+    let frozen = tokio::task::spawn_blocking(move || disk.freezer.freeze()).await;
+    match frozen {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(failed("freeze the disk", &error).into()),
+        Err(error) => return Err(failed("freeze the disk", &error).into()),
+    }
+    let settings = agent.settings().clone();
+    Ok(json(&Frozen {
+        env_vars: settings.env,
+        default_user: settings.default_user,
+        default_workdir: settings.default_workdir,
+    }))
+}
+
+/// Lets the sandbox's disk be written to again.
+pub(crate) fn thaw(agent: &Agent) -> Result<Answer, Failure> {
+    agent.freezer.thaw().map_err(|error| failed("thaw the disk", &error))?;
+    Ok(with_status(StatusCode::NO_CONTENT))
 }
 
 fn check(agent: &Agent, init: &InitRequest) -> Result<(), RpcError> {

@@ -10,6 +10,7 @@ mod control;
 mod cors;
 mod files;
 mod filesystem;
+mod freeze;
 mod http;
 mod metrics;
 mod neighbours;
@@ -27,7 +28,8 @@ mod users;
 mod watch;
 
 use agent::{Agent, Mode};
-use boot::{BootChannel, BootError, Booted};
+use boot::{BootChannel, BootError, Booted, OwnDisk};
+use freeze::Freezer;
 use options::Options;
 use std::io;
 use std::process::ExitCode;
@@ -62,17 +64,18 @@ const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 fn serve_to_the_end(booted: Booted, started_ms: u64) -> Result<(), BootError> {
     let Booted { channel, disk } = booted;
+    let disk = Arc::new(disk);
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return Err(channel.fail(BootError::new("start the runtime", error))),
     };
-    let served = runtime.block_on(serve_in_guest(channel, started_ms));
+    let served = runtime.block_on(serve_in_guest(channel, Arc::clone(&disk), started_ms));
     // Uploads that are not done let go of their files: an open one would keep the disk writable.
     runtime.shutdown_timeout(LAST_REQUESTS);
     served.and(disk.make_clean())
 }
 
-async fn serve_in_guest(channel: BootChannel, started_ms: u64) -> Result<(), BootError> {
+async fn serve_in_guest(channel: BootChannel, disk: Arc<OwnDisk>, started_ms: u64) -> Result<(), BootError> {
     let listener =
         match server::Server::bind((std::net::Ipv4Addr::UNSPECIFIED, flames_guest::PORT).into()).await {
             Ok(listener) => listener,
@@ -80,7 +83,7 @@ async fn serve_in_guest(channel: BootChannel, started_ms: u64) -> Result<(), Boo
         };
     let greeted = channel.greet()?;
     let token = Zeroizing::new(greeted.greeting.control_token.clone());
-    let agent = Arc::new(Agent::new(Mode::Guest, "/".into(), token));
+    let agent = Arc::new(Agent::new(Mode::Guest, "/".into(), token, Freezer::of(disk)));
     let host = match process::reap(&agent) {
         Ok(()) => greeted.ready(started_ms)?,
         Err(error) => return Err(greeted.fail(BootError::new("watch for ended processes", error))),
@@ -91,7 +94,7 @@ async fn serve_in_guest(channel: BootChannel, started_ms: u64) -> Result<(), Boo
 
 fn serve_on_host(options: Options) -> io::Result<()> {
     let token = Zeroizing::new(std::fs::read_to_string(&options.control_token_file)?.trim().to_owned());
-    let agent = Arc::new(Agent::new(Mode::Host, options.root, token));
+    let agent = Arc::new(Agent::new(Mode::Host, options.root, token, Freezer::none()));
     runtime()?.block_on(async {
         let server = server::Server::bind(options.address).await?;
         process::reap(&agent)?;

@@ -13,7 +13,7 @@ use crate::http::{Answer, Failure, header, query, with_status};
 use crate::{control, cors, files, filesystem, metrics, process, tunnel};
 use base64::Engine as _;
 use flames_guest::ACCESS_TOKEN_HEADER;
-use flames_guest::control::{CONNECT_PATH, CONTROL_HEADER, INIT_PATH, SHUTDOWN_PATH};
+use flames_guest::control::{CONNECT_PATH, CONTROL_HEADER, FREEZE_PATH, INIT_PATH, SHUTDOWN_PATH, THAW_PATH};
 use flames_guest::files::{COMPOSE_PATH, Operation, Signed, signature};
 use flames_guest::rpc::{Code, RpcError};
 use hyper::body::Incoming;
@@ -42,6 +42,14 @@ async fn dispatch(agent: Arc<Agent>, request: Request<Incoming>, via: Via) -> Re
         (&Method::POST, SHUTDOWN_PATH) => {
             require_control(&agent, request.headers())?;
             Ok(control::shutdown(&agent))
+        }
+        (&Method::POST, FREEZE_PATH) => {
+            require_control(&agent, request.headers())?;
+            control::freeze(&agent).await
+        }
+        (&Method::POST, THAW_PATH) => {
+            require_control(&agent, request.headers())?;
+            control::thaw(&agent)
         }
         (&Method::POST, CONNECT_PATH) => {
             require_control(&agent, request.headers())?;

@@ -27,7 +27,7 @@ impl Creation {
 
     /// The image was found before; a snapshot must fit this host, be what was written, and be of the size asked for.
     pub(super) async fn check_source(&mut self) -> Result<()> {
-        let Source::Snapshot(snapshot) = &self.source else { return Ok(()) };
+        let Some(snapshot) = self.source.snapshot() else { return Ok(()) };
         let asked = (self.request.vcpus, self.request.memory, self.request.disk);
         let guest = &snapshot.manifest.guest;
         if asked != (guest.vcpus, guest.memory, guest.disk) {
@@ -71,23 +71,26 @@ impl Creation {
         self.dir = Some(dir.clone());
         self.keep_image(&dir)?;
         self.write_record(Phase::Creating)?;
-        match &self.source {
-            Source::Image(_) => self.node.disks.create(&dir.disk(), self.request.disk).await?,
-            Source::Snapshot(snapshot) => self.node.disks.copy(&snapshot.disk(), &dir.disk()).await?,
+        match self.source.snapshot() {
+            None => self.node.disks.create(&dir.disk(), self.request.disk).await?,
+            Some(snapshot) => self.node.disks.copy(&snapshot.disk(), &dir.disk()).await?,
         }
         self.timings.disk_ms = ms_since(start);
         Ok(())
     }
 
     /// Keeps the template's image for as long as the run lives: the template may be built anew under its name meanwhile.
-    /// A snapshot keeps its own; an image on another file system belongs to the installation and stays.
+    /// A snapshot with memory keeps its own, and one of a disk alone can go once the run has begun; an image on another
+    /// file system belongs to the installation and stays.
     fn keep_image(&mut self, dir: &RunDir) -> Result<()> {
         let Source::Image(image) = &self.source else { return Ok(()) };
         let (image, link) = (&image.template.image, dir.image());
         let file = std::fs::canonicalize(image).map_err(|error| io_error("image", image, "find", error))?;
         match std::fs::hard_link(&file, &link) {
             Ok(()) => self.image = Some(link),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound || self.source.snapshot().is_some() =>
+            {
                 return Err(io_error("image", file, "link", error));
             }
             Err(_) => {}

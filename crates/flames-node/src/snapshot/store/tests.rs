@@ -1,5 +1,6 @@
 use super::*;
-use crate::TemplateName;
+use crate::snapshot::GuestFacts;
+use crate::{AccessToken, TemplateName};
 use flames_vmm::MiB;
 
 fn guest() -> GuestFacts {
@@ -21,7 +22,7 @@ fn id(text: &str) -> SnapshotId {
 }
 
 fn write_parts(partial: &Partial) {
-    for name in super::super::PARTS {
+    for name in crate::snapshot::Contents::MemoryAndDisk.parts() {
         std::fs::write(partial.dir().join(name), "x").unwrap();
     }
 }
@@ -29,7 +30,9 @@ fn write_parts(partial: &Partial) {
 fn take(store: &Snapshots, name: &str) -> Arc<Snapshot> {
     let partial = store.begin(&id(name)).unwrap();
     write_parts(&partial);
-    let captured = (HostFacts::here("fake", "1".into()), guest(), AccessToken::new("control"));
+    let host = HostFacts::here("fake", "1".into());
+    let control_token = AccessToken::new("control");
+    let captured = Captured { host, guest: guest(), control_token, settings: None };
     store.publish(partial, Keep::UntilRemoved, 7, captured).unwrap()
 }
 

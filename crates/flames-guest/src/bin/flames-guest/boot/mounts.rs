@@ -43,6 +43,11 @@ impl OwnDisk {
         File::open("/rw").map(Self).map_err(|error| BootError::new("open /rw", error))
     }
 
+    /// The descriptor that stands for the file system.
+    pub(crate) fn file(&self) -> &File {
+        &self.0
+    }
+
     /// Writes everything out and makes the file system read-only, so that whoever mounts the disk next finds
     /// it clean and has no journal to replay. Refused while a file is open for writing.
     pub(crate) fn make_clean(&self) -> Result<(), BootError> {
