@@ -42,7 +42,8 @@ async fn a_sandbox_is_paused_in_memory() {
 #[tokio::test]
 async fn a_sandbox_is_paused_to_its_disk_alone_and_a_snapshot_says_what_it_holds() {
     let house = House::local().await;
-    let id = house.create(json!({ "on_timeout": "pause_disk_only" })).await;
+    let asked = json!({ "template": "mini", "on_timeout": "pause_disk_only" });
+    let id = house.post("/v1/sandboxes", &asked).await.json()["id"].as_str().unwrap().to_owned();
     let taken = house
         .post(&format!("/v1/sandboxes/{id}/snapshots"), &json!({ "name": "files", "contents": "disk_only" }))
         .await
