@@ -66,6 +66,7 @@ impl ControlPlane {
     /// Forgets when a sandbox ends, and how it was used.
     pub(crate) fn forget_end(&self, id: &SandboxId) {
         self.deadlines.remove(id);
+        self.late.forget(id);
         self.activity.forget(id);
     }
 }

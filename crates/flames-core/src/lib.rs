@@ -17,6 +17,7 @@ mod idempotency;
 mod ids;
 mod jobs;
 pub mod keys;
+mod late;
 pub mod monitor;
 mod plane;
 pub mod pools;

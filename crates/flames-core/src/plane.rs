@@ -4,6 +4,7 @@ use crate::activity::Activity;
 use crate::clock::Clock;
 use crate::deadlines::Deadlines;
 use crate::idempotency::Repeats;
+use crate::late::Late;
 use crate::monitor::Monitor;
 use crate::ports::Ports;
 use crate::providers::Providers;
@@ -40,6 +41,7 @@ pub struct ControlPlane {
     pub(crate) room: Room,
     pub(crate) template_settings: SettingsInForce,
     pub(crate) deadlines: Deadlines,
+    pub(crate) late: Late,
     pub(crate) activity: Arc<Activity>,
     pub(crate) monitor: Monitor,
     pub(crate) tasks: TaskTracker,
@@ -89,6 +91,7 @@ impl ControlPlane {
             tokens,
             template_settings: SettingsInForce::default(),
             deadlines: Deadlines::default(),
+            late: Late::default(),
             activity,
             monitor: Monitor::new(metrics),
             tasks: TaskTracker::new(),

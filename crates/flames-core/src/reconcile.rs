@@ -12,6 +12,7 @@
 //! | sweep | no record stuck in a passing state, none without its VM, no snapshot without a record | records, runs and snapshots | every [`SWEEP_EVERY`] |
 
 use crate::SandboxId;
+use crate::late::{Try, Which};
 use crate::plane::ControlPlane;
 use crate::sandbox::error::LifecycleError;
 use crate::sandbox::pause::PauseMode;
@@ -122,22 +123,55 @@ impl ControlPlane {
     }
 
     async fn expire_now(&self, sandbox: &Sandbox) {
-        let idle = !is_past(sandbox.ends_at, self.clock.now());
-        tracing::info!(sandbox = %sandbox.id, on_timeout = ?sandbox.on_timeout, idle, "its time is over");
         let mode = match sandbox.on_timeout {
             OnTimeout::Pause if sandbox.is_up() => PauseMode::Disk,
             OnTimeout::PauseDiskOnly if sandbox.is_up() => PauseMode::DiskOnly,
-            _ => return self.destroy_logged(&sandbox.id).await,
-        };
-        match self.pause_steps(&sandbox.id, mode).await {
-            Ok(_) | Err(LifecycleError::NotRunning { .. } | LifecycleError::NotFound(_)) => {}
-            Err(LifecycleError::Node { source, .. }) if source.kind() == ErrorKind::Unsupported => {
-                tracing::error!(sandbox = %sandbox.id, error = %source, "destroying what this host can never pause");
-                self.destroy_logged(&sandbox.id).await;
+            _ => {
+                self.tell_end(sandbox);
+                return self.destroy_logged(&sandbox.id).await;
             }
-            // It goes on rather than being lost; the sweep tries again.
+        };
+        match self.late.begin(&sandbox.id, sandbox.ends_at, self.clock.now()) {
+            Try::Now(which) => {
+                if which == Which::First {
+                    self.tell_end(sandbox);
+                }
+                self.pause_at_end(sandbox, mode, which).await;
+            }
+            // A failed pause was undone, which set its end anew.
+            Try::Later(moment) => self.deadlines.set(&sandbox.id, Some(moment)),
+        }
+    }
+
+    fn tell_end(&self, sandbox: &Sandbox) {
+        let idle = !is_past(sandbox.ends_at, self.clock.now());
+        tracing::info!(sandbox = %sandbox.id, on_timeout = ?sandbox.on_timeout, idle, "its time is over");
+    }
+
+    /// What cannot be paused goes on rather than being lost, and is tried again: after 1 s, then 2, 4 and so on, at last
+    /// every five minutes.
+    async fn pause_at_end(&self, sandbox: &Sandbox, mode: PauseMode, which: Which) {
+        let id = &sandbox.id;
+        match self.pause_steps(id, mode).await {
+            Ok(_) => {
+                self.late.forget(id);
+                if which == Which::Again {
+                    tracing::info!(sandbox = %id, "paused after its end: what was in the way is gone");
+                }
+            }
+            Err(LifecycleError::NotRunning { .. } | LifecycleError::NotFound(_)) => self.late.forget(id),
+            Err(LifecycleError::Node { source, .. }) if source.kind() == ErrorKind::Unsupported => {
+                tracing::error!(sandbox = %id, error = %source, "destroying what this host can never pause");
+                self.destroy_logged(id).await;
+            }
             Err(error) => {
-                tracing::error!(sandbox = %sandbox.id, %error, "could not be paused at its end yet")
+                match which {
+                    Which::First => tracing::error!(
+                        sandbox = %id, %error, "cannot be paused at its end: it goes on and is tried again"
+                    ),
+                    Which::Again => tracing::debug!(sandbox = %id, %error, "still cannot be paused"),
+                }
+                self.deadlines.set(id, self.late.next(id));
             }
         }
     }

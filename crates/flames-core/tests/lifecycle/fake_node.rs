@@ -47,6 +47,7 @@ struct Machines {
     destroy_calls: usize,
     snapshots: BTreeMap<SnapshotId, Kept>,
     fail_stops_as: Option<ErrorKind>,
+    fail_snapshots_as: Option<ErrorKind>,
     stop_calls: usize,
     created: Vec<CreateVm>,
     networks: BTreeMap<VmId, EgressPolicy>,
@@ -102,7 +103,7 @@ impl FakeNode {
         self.machines().fail_creates_at = step;
     }
 
-    /// What kind of error [`FakeNode::fail_creates_at`] gives; `Unavailable` if nothing is said.
+    /// What kind of error that gives; `Unavailable` if nothing is said.
     pub(crate) fn fail_creates_as(&self, kind: ErrorKind) {
         self.machines().fail_creates_as = Some(kind);
     }
@@ -117,6 +118,11 @@ impl FakeNode {
         self.machines().fail_stops_as = kind;
     }
 
+    /// Lets every snapshot fail from now on, and all else pass; `None` lets them pass again.
+    pub(crate) fn fail_snapshots(&self, kind: Option<ErrorKind>) {
+        self.machines().fail_snapshots_as = kind;
+    }
+
     pub(crate) fn hold_stops(&self) {
         self.stops.send_replace(Gate::Held);
     }
@@ -125,7 +131,6 @@ impl FakeNode {
         self.stops.send_replace(Gate::Open);
     }
 
-    /// Pauses, resumes and snapshots that were asked for.
     pub(crate) fn stop_calls(&self) -> usize {
         self.machines().stop_calls
     }
@@ -149,12 +154,10 @@ impl FakeNode {
         self.machines().taken.clone()
     }
 
-    /// Every create that was asked for, in order.
     pub(crate) fn created(&self) -> Vec<CreateVm> {
         self.machines().created.clone()
     }
 
-    /// What a run may reach now.
     pub(crate) fn network_of(&self, run: &VmId) -> Option<EgressPolicy> {
         self.machines().networks.get(run).cloned()
     }
@@ -174,8 +177,7 @@ impl FakeNode {
 
     /// A snapshot of somebody's; or the files of a recorded one, gone.
     pub(crate) fn put_snapshot(&self, id: &SnapshotId, of: &VmId) {
-        let kept =
-            Kept { info: snapshot_info(id.clone(), Contents::default()), of: of.clone(), clones: Vec::new() };
+        let kept = Kept { info: snapshot_info(id.clone()), of: of.clone(), clones: Vec::new() };
         self.machines().snapshots.insert(id.clone(), kept);
     }
 
@@ -183,7 +185,6 @@ impl FakeNode {
         self.machines().snapshots.remove(id);
     }
 
-    /// The run that a snapshot was taken of.
     pub(crate) fn snapshot_of(&self, id: &SnapshotId) -> Option<VmId> {
         self.machines().snapshots.get(id).map(|kept| kept.of.clone())
     }
@@ -209,7 +210,6 @@ impl FakeNode {
         self.destroys.send_replace(Gate::Open);
     }
 
-    /// A machine that no record knows of.
     pub(crate) fn start_unowned(&self, run: &str) {
         let run = VmId::parse(run).unwrap();
         self.machines().running.insert(run.clone(), info(run));
@@ -396,19 +396,19 @@ impl Node for FakeNode {
 
     async fn snapshot(&self, run: &VmId, request: TakeSnapshot) -> Result<TakenSnapshot> {
         self.stop_call(run).await?;
-        let kept = Kept {
-            info: snapshot_info(request.id.clone(), request.contents),
-            of: run.clone(),
-            clones: Vec::new(),
-        };
-        self.machines().snapshots.insert(request.id.clone(), kept);
+        if let Some(kind) = self.machines().fail_snapshots_as {
+            return Err(Error::new(kind, "snapshot", request.id.as_str()));
+        }
+        let info = SnapshotInfo { contents: request.contents, ..snapshot_info(request.id.clone()) };
+        let kept = Kept { info: info.clone(), of: run.clone(), clones: Vec::new() };
+        self.machines().snapshots.insert(request.id, kept);
         if request.then == AfterSnapshot::End {
             self.kill(run, ExitCause::Stopped);
         }
         self.note_change();
         let timings =
             SnapshotTimings { freeze_ms: 0.0, paused_ms: 3.0, memory_ms: 2.0, disk_ms: 1.0, seal_ms: 4.0 };
-        Ok(TakenSnapshot { info: snapshot_info(request.id, request.contents), timings })
+        Ok(TakenSnapshot { info, timings })
     }
 
     async fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
@@ -567,10 +567,10 @@ impl Dial for Nobody {
     }
 }
 
-fn snapshot_info(id: SnapshotId, contents: Contents) -> SnapshotInfo {
+fn snapshot_info(id: SnapshotId) -> SnapshotInfo {
     SnapshotInfo {
         id,
-        contents,
+        contents: Contents::default(),
         template: TemplateName::parse("mini").unwrap(),
         vcpus: 1,
         memory: MiB(256),

@@ -458,6 +458,49 @@ fn one_that_could_not_be_paused_at_its_end_goes_on_and_is_paused_by_the_sweep() 
     });
 }
 
+/// A pause that fails at once and is undone at once: without a wait nothing else would happen in this test, not even time.
+#[test]
+fn a_pause_at_the_end_that_always_fails_is_tried_with_growing_waits_until_it_works() {
+    for on_timeout in [OnTimeout::Pause, OnTimeout::PauseDiskOnly] {
+        life(async {
+            let world = World::new();
+            let plane = world.plane().await;
+            let id = plane.create(CreateSandbox { on_timeout, ..ending_after(100) }).await.unwrap().id;
+            world.node.fail_snapshots(Some(ErrorKind::Unavailable));
+            let mut tries = Vec::new();
+            for wait in [101, 20, 3600] {
+                sleep(wait).await;
+                tries.push(world.node.stop_calls() / 2); // each with the resume that undoes it
+            }
+            assert_eq!(state_of(&plane, &id).await, Some(State::Running), "it is not lost");
+            // After 0, 1, 3, 7, 15 s; then after 31 and so on, and at last every 300 s.
+            assert!((1..=2).contains(&tries[0]) && (5..=6).contains(&tries[1]), "{tries:?}");
+            assert!((15..=25).contains(&tries[2]), "{tries:?}");
+            world.node.fail_snapshots(None);
+            sleep(301).await;
+            assert_eq!(state_of(&plane, &id).await, Some(State::Snapshotted));
+        });
+    }
+}
+
+#[test]
+fn one_that_is_late_may_get_more_time_and_its_next_end_is_tried_at_once() {
+    life(async {
+        let world = World::new();
+        let plane = world.plane().await;
+        let id = plane.create(pausing_at_its_end()).await.unwrap().id;
+        world.node.fail_snapshots(Some(ErrorKind::Unavailable));
+        sleep(1000).await;
+        let before = world.node.stop_calls();
+        plane.set_timeout(&id, Timeout::After(Duration::from_secs(400))).await.unwrap();
+        sleep(399).await;
+        assert_eq!(world.node.stop_calls(), before, "its time is not over");
+        world.node.fail_snapshots(None);
+        sleep(2).await;
+        assert_eq!(state_of(&plane, &id).await, Some(State::Snapshotted));
+    });
+}
+
 #[test]
 fn one_that_can_never_be_paused_ends_at_its_time() {
     life(async {
