@@ -2,6 +2,7 @@
 
 use flames_ingress::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ pub struct ProxyConfig {
     pub header_timeout: Duration,
     /// Largest header of a request in bytes; at least 8192. More is answered 431.
     pub max_header_bytes: usize,
+    /// Connections from one address, or one /64 of IPv6; those beyond are closed at once. `None` is any number.
+    pub connections_per_client: Option<NonZeroU32>,
     /// Connections served at once; more wait in the operating system's queue.
     pub max_connections: usize,
     /// How long a connection to an upstream may take.
@@ -54,6 +57,7 @@ impl ProxyConfig {
             transport: Transport::Plain,
             header_timeout: Duration::from_secs(30),
             max_header_bytes: 64 << 10,
+            connections_per_client: NonZeroU32::new(1024),
             max_connections: 8192,
             connect_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(120),

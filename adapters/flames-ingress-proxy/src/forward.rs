@@ -5,7 +5,7 @@ use crate::body::{Answer, Forwarded, Upload};
 use crate::dial::Dial;
 use crate::exchange::{Exchange, Late, UploadState};
 use crate::pool::Connection;
-use crate::serve::{Server, Visitor};
+use crate::serve::{Place, Server, Visitor};
 use crate::table::Target;
 use crate::tunnel;
 use flames_ingress::hop::{self, Client};
@@ -17,7 +17,6 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Why a target gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +30,7 @@ enum Fault {
 /// A client that wants to switch protocols, and the place that its tunnel will take.
 struct Switch {
     client: OnUpgrade,
-    seat: Arc<OwnedSemaphorePermit>,
+    seat: Arc<Place>,
 }
 
 /// Serves one request of a client.

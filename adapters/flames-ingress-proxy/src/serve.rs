@@ -6,6 +6,7 @@ use crate::forward;
 use crate::impatient::Impatient;
 use crate::table::Table;
 use arc_swap::ArcSwap;
+use flames_ingress::clients::{self, Clients, Seat};
 use flames_ingress::hop::Client;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,7 +27,15 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct Visitor {
     pub(crate) client: Client,
     /// Held by the connection and, after an upgrade, by its tunnel.
-    pub(crate) seat: Arc<OwnedSemaphorePermit>,
+    pub(crate) seat: Arc<Place>,
+}
+
+/// The place of a connection: one of all, and one of its client's.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held, not read")]
+pub(crate) struct Place {
+    permit: OwnedSemaphorePermit,
+    seat: Seat,
 }
 
 /// What all connections share.
@@ -36,6 +45,7 @@ pub(crate) struct Server<D> {
     pub(crate) dial: D,
     pub(crate) table: ArcSwap<Table>,
     permits: Arc<Semaphore>,
+    clients: Clients,
     tasks: TaskTracker,
     /// Cancelled: accept nothing more, finish what is open.
     drain: CancellationToken,
@@ -46,8 +56,10 @@ pub(crate) struct Server<D> {
 impl<D: Dial> Server<D> {
     pub(crate) fn new(config: ProxyConfig, dial: D) -> Self {
         let permits = Arc::new(Semaphore::new(config.max_connections));
+        let clients = Clients::new(config.connections_per_client);
         let (drain, cut) = (CancellationToken::new(), CancellationToken::new());
-        Self { config, dial, table: ArcSwap::default(), permits, tasks: TaskTracker::new(), drain, cut }
+        let (table, tasks) = (ArcSwap::default(), TaskTracker::new());
+        Self { config, dial, table, permits, clients, tasks, drain, cut }
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -75,13 +87,15 @@ impl<D: Dial> Server<D> {
     }
 }
 
-/// Accepts until the server drains. At the limit new connections wait in the operating system's queue.
+/// Accepts until the server drains. At the limit new connections wait in the operating system's queue; those of a client that
+/// has too many are closed.
 pub(crate) async fn accept<D: Dial>(listener: TcpListener, server: Arc<Server<D>>) {
     let drain = server.drain.clone();
     let accepting = async {
         while let Ok(permit) = Arc::clone(&server.permits).acquire_owned().await {
             let (stream, peer) = next(&listener).await;
-            server.spawn(connection(Arc::clone(&server), stream, peer, permit));
+            let Some(seat) = server.clients.seat(clients::Client::at(peer.ip())) else { continue };
+            server.spawn(connection(Arc::clone(&server), stream, peer, Place { permit, seat }));
         }
     };
     drain.run_until_cancelled(accepting).await;
@@ -97,16 +111,11 @@ async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-async fn connection<D: Dial>(
-    server: Arc<Server<D>>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    seat: OwnedSemaphorePermit,
-) {
+async fn connection<D: Dial>(server: Arc<Server<D>>, stream: TcpStream, peer: SocketAddr, place: Place) {
     // A connection that is gone already fails on its first read.
     let _ = stream.set_nodelay(true);
     let client = Client { address: peer.ip(), scheme: server.config.transport.scheme() };
-    let visitor = Visitor { client, seat: Arc::new(seat) };
+    let visitor = Visitor { client, seat: Arc::new(place) };
     let stream = Impatient::new(stream, server.config.write_timeout);
     match server.config.transport.clone() {
         Transport::Plain => http(server, stream, visitor).await,

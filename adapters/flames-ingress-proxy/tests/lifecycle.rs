@@ -5,6 +5,7 @@ use flames_ingress::{ErrorKind, Host, IngressProvider, Route, RouteId, RouteSet,
 use flames_ingress_proxy::{Dial, Proxy, ProxyConfig, Transport};
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -54,6 +55,57 @@ async fn shutdown_lets_an_open_request_finish_and_takes_no_new_one() {
     assert!(read_until(&mut client, b"ok").await.starts_with(b"HTTP/1.1 200"));
     ending.await.unwrap();
     assert_eq!(proxy.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_client_with_too_many_connections_gets_no_more_and_others_do_not_notice() {
+    let upstream = TcpListener::bind(LOOPBACK).await.unwrap();
+    let config = ProxyConfig { connections_per_client: NonZeroU32::new(2), ..ProxyConfig::new(LOOPBACK) };
+    let proxy = Proxy::start(config).await.unwrap();
+    proxy.apply(&routes(upstream.local_addr().unwrap())).await.unwrap();
+    let entrance = proxy.entrance().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = upstream.accept().await.unwrap();
+            tokio::spawn(async move {
+                loop {
+                    answer_one(&mut stream).await;
+                }
+            });
+        }
+    });
+    let mut first = connect_from("127.0.0.1", entrance).await;
+    let mut second = connect_from("127.0.0.1", entrance).await;
+    for open in [&mut first, &mut second] {
+        assert!(asked(open).await.starts_with(b"HTTP/1.1 200"));
+    }
+    assert_eq!(asked(&mut connect_from("127.0.0.1", entrance).await).await, b"", "one too many");
+    assert!(asked(&mut connect_from("127.0.0.2", entrance).await).await.starts_with(b"HTTP/1.1 200"));
+    assert!(asked(&mut first).await.starts_with(b"HTTP/1.1 200"), "what it had, it keeps");
+    drop(second);
+    // Its place is free once the proxy has noticed.
+    let again = async { while asked(&mut connect_from("127.0.0.1", entrance).await).await.is_empty() {} };
+    tokio::time::timeout(Duration::from_secs(30), again).await.unwrap();
+}
+
+async fn connect_from(address: &str, to: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// What a request is answered; nothing by a proxy that closed the connection.
+async fn asked(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if stream.write_all(REQUEST).await.is_ok() {
+        while !bytes.ends_with(b"ok") {
+            match stream.read_u8().await {
+                Ok(byte) => bytes.push(byte),
+                Err(_) => break,
+            }
+        }
+    }
+    bytes
 }
 
 #[tokio::test]

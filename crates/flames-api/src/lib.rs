@@ -21,7 +21,6 @@
 #![warn(missing_docs)]
 
 pub mod auth;
-mod clients;
 mod extract;
 pub mod model;
 mod patient;
@@ -73,7 +72,6 @@ pub fn router(api: Api, trust: Trust) -> Router {
         .method_not_allowed_fallback(routes::health::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))
         .layer(CatchPanicLayer::custom(problem::from_panic))
-        .layer(axum::middleware::from_fn(unread::end_connection))
         .layer(axum::middleware::from_fn_with_state(api.clone(), routes::monitor::measure))
         .layer(TraceLayer::new_for_http())
         .with_state(api)

@@ -1,8 +1,9 @@
 //! Serves a router on TCP, plain or under TLS, and on a unix socket, with bounds on slow and many clients.
 
-use crate::clients::{Client, Clients};
 use crate::patient::Patient;
+use crate::unread;
 use axum::Router;
+use flames_ingress::clients::{Client, Clients};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -80,6 +81,7 @@ async fn serve<A: Accept>(
     bounds: Bounds,
     shutdown: CancellationToken,
 ) {
+    let router = router.layer(axum::middleware::from_fn(unread::end_connection));
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let clients = Clients::new(bounds.connections_per_client);
     let open = GracefulShutdown::new();

@@ -1,8 +1,8 @@
 //! Errors as the clients of E2B parse them: `{"code": <status>, "message": "…"}`.
 
-use axum::http::{HeaderValue, StatusCode, Version, header};
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use flames_core::rate::TooMany;
 use flames_core::sandbox::error::{
     CreateSandboxError, ForkError, GuestCallError, InvalidRequest, LifecycleError, ResumeError, SnapshotError,
@@ -51,19 +51,6 @@ impl ApiError {
     }
 }
 
-/// Marks an answer that may have been given before the request was read to its end. Over HTTP/1 the connection cannot be
-/// used again then, and the client must not believe that it can.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct EndsConnection;
-
-/// Tells the client so.
-pub(crate) fn end_connection(version: Version, mut response: Response) -> Response {
-    if version <= Version::HTTP_11 && response.extensions().get::<EndsConnection>().is_some() {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
 /// What a client sent, short enough to send it back.
 fn shown(text: &str) -> String {
     text.chars().take(80).collect()
@@ -76,7 +63,7 @@ impl IntoResponse for ApiError {
             tracing::error!(code = self.code, message = %self.message, "request failed");
         }
         let retry_after = self.retry_after_s;
-        let mut response = (status, Extension(EndsConnection), Json(self)).into_response();
+        let mut response = (status, Json(self)).into_response();
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

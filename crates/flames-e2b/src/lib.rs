@@ -84,8 +84,7 @@ pub fn router(e2b: E2b) -> Router {
 }
 
 async fn enter(State(entrance): State<Entrance>, request: Request) -> Response {
-    let version = request.version();
-    let response = match destination(&request, &entrance.domain) {
+    match destination(&request, &entrance.domain) {
         Ok(Destination::Api) => match entrance.rest.oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -93,6 +92,5 @@ async fn enter(State(entrance): State<Entrance>, request: Request) -> Response {
         Ok(Destination::Sandbox { id, port }) => entrance.proxy.forward(&id, port, request).await,
         Ok(Destination::SignedFile) => entrance.proxy.forward_signed(request).await,
         Err(misrouted) => misrouted.into_response(),
-    };
-    error::end_connection(version, response)
+    }
 }

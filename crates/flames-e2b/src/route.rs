@@ -7,10 +7,9 @@
 //! | 3 | `/files` with a `signature`: the sandbox is the one whose token made it |
 //! | 4 | the API |
 
-use crate::error::EndsConnection;
+use axum::Json;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use flames_core::SandboxId;
 use serde_json::json;
 
@@ -149,7 +148,7 @@ impl IntoResponse for Misrouted {
     fn into_response(self) -> Response {
         let status = StatusCode::BAD_REQUEST;
         let told = json!({ "code": status.as_u16(), "message": self.to_string() });
-        (status, Extension(EndsConnection), Json(told)).into_response()
+        (status, Json(told)).into_response()
     }
 }
 

@@ -149,7 +149,7 @@ pub(crate) async fn start_machine(config: &Config, places: &Places) -> anyhow::R
     }
     let lock = DirLock::take(&places.data)?;
     reclaim_embedded(config, places).await;
-    let providers = providers::open(&config.providers, &places.data, config.api.listen).await?;
+    let providers = providers::open(config, &places.data).await?;
     let node = node(config, places, &places.data, Role::Machine).await?;
     let daemon = Daemon::start(config, providers, node, places.socket(), lock).await?;
     daemon.watch_alerts(&config.alerts).await?;

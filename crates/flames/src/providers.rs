@@ -7,7 +7,7 @@ mod vmm;
 
 pub(crate) use vmm::driver;
 
-use crate::config::{ProviderUrl, Providers as Urls};
+use crate::config::{Config, ProviderUrl};
 use anyhow::{Context, anyhow};
 use flames_blob::{BlobStore, MemoryBlobStore};
 use flames_cache::{CacheStore, MemoryCacheStore};
@@ -16,12 +16,14 @@ use flames_ingress::{IngressProvider, MemoryIngress};
 use flames_queue::WorkQueue;
 use flames_queue::memory::MemoryQueue;
 use flames_state::{MemoryStateStore, StateStore};
-use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Opens all five; what no URL names is embedded.
-pub(crate) async fn open(urls: &Urls, data_dir: &Path, api: SocketAddr) -> anyhow::Result<Providers> {
+pub(crate) async fn open(config: &Config, data_dir: &Path) -> anyhow::Result<Providers> {
+    let (urls, api) = (&config.providers, &config.api);
+    let per_client = NonZeroU32::new(api.connections_per_client);
     let embedded = |scheme: &str, name: &str| ProviderUrl::embedded(scheme, &data_dir.join(name));
     let or = |url: &Option<ProviderUrl>, default| url.clone().unwrap_or(default);
     Ok(Providers {
@@ -29,7 +31,9 @@ pub(crate) async fn open(urls: &Urls, data_dir: &Path, api: SocketAddr) -> anyho
         blob: blob(&or(&urls.blob, embedded("file", "blobs"))).await.context("providers.blob")?,
         cache: cache(&or(&urls.cache, ProviderUrl::memory())).await.context("providers.cache")?,
         queue: queue(&or(&urls.queue, embedded("sqlite", "queue.db"))).await.context("providers.queue")?,
-        ingress: ingress(&or(&urls.ingress, ProviderUrl::proxy(api))).await.context("providers.ingress")?,
+        ingress: ingress(&or(&urls.ingress, ProviderUrl::proxy(api.listen)), per_client)
+            .await
+            .context("providers.ingress")?,
     })
 }
 
@@ -102,7 +106,11 @@ async fn queue(url: &ProviderUrl) -> anyhow::Result<Arc<dyn WorkQueue>> {
     })
 }
 
-async fn ingress(url: &ProviderUrl) -> anyhow::Result<Arc<dyn IngressProvider>> {
+async fn ingress(
+    url: &ProviderUrl,
+    #[cfg_attr(not(feature = "ingress-proxy"), expect(unused_variables, reason = "the proxy's alone"))]
+    connections_per_client: Option<NonZeroU32>,
+) -> anyhow::Result<Arc<dyn IngressProvider>> {
     Ok(match url.scheme() {
         "memory" => Arc::new(MemoryIngress::new()),
         #[cfg(feature = "ingress-proxy")]
@@ -112,7 +120,8 @@ async fn ingress(url: &ProviderUrl) -> anyhow::Result<Arc<dyn IngressProvider>> 
                 .authority()?
                 .parse()
                 .context("use proxy://address:port, for example proxy://0.0.0.0:80")?;
-            Arc::new(Proxy::start(ProxyConfig::new(listen)).await?)
+            let config = ProxyConfig { connections_per_client, ..ProxyConfig::new(listen) };
+            Arc::new(Proxy::start(config).await?)
         }
         #[cfg(feature = "ingress-caddy")]
         "caddy" => {
@@ -158,12 +167,11 @@ fn refused(what: &str, scheme: &str, known: &[Known]) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
     async fn open_refused(urls: &str) -> String {
         let config = Config::parse("f.toml", &format!("[providers]\n{urls}\n")).unwrap();
         let directory = tempfile::tempdir().unwrap();
-        format!("{:#}", open(&config.providers, directory.path(), config.api.listen).await.unwrap_err())
+        format!("{:#}", open(&config, directory.path()).await.unwrap_err())
     }
 
     #[tokio::test]

@@ -46,18 +46,6 @@ async fn standard_input_above_a_mebibyte_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_a_request_with_a_body_ends_its_connection_and_no_other_answer_does() {
-    let house = House::local().await;
-    let refused = house.send(json_request("/v1/sandboxes", "{")).await;
-    assert_eq!(refused.headers[header::CONNECTION], "close");
-    let without_body = house.get("/v1/nothing").await;
-    let well = house.post("/v1/sandboxes", &json!({ "template": "mini" })).await;
-    assert_eq!((without_body.status.as_u16(), well.status.as_u16()), (404, 201));
-    assert!(!without_body.headers.contains_key(header::CONNECTION));
-    assert!(!well.headers.contains_key(header::CONNECTION));
-}
-
-#[tokio::test]
 async fn a_field_out_of_its_range_is_named() {
     let house = House::local().await;
     let refused = [

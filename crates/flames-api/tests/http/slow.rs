@@ -3,6 +3,7 @@
 use crate::house::House;
 use axum::Router;
 use axum::body::Body;
+use axum::http::header;
 use axum::routing::get;
 use flames_api::server::{self, Bounds};
 use std::net::SocketAddr;
@@ -88,6 +89,45 @@ async fn a_client_that_never_reads_is_cut_off_and_others_do_not_notice() {
     assert!(asked(other).await.starts_with(b"HTTP/1.1 200"));
     // Its body is dropped with its connection.
     tokio::time::timeout(Duration::from_secs(300), gone).await.unwrap().unwrap_err();
+}
+
+/// What a listener says of its connection to a request: the value of its header.
+async fn told_of_the_connection(router: Router, request: &str) -> (u16, Option<String>) {
+    let mut client = connect_to(router, UNBOUNDED).await.stream;
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    let told = head.lines().find_map(|line| line.strip_prefix("connection: ")).map(str::to_owned);
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), told)
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_request_with_a_body_ends_its_connection_and_no_other_answer_does() {
+    let router = || async { House::local().await.router() };
+    let post = |body: &str| {
+        let length = body.len();
+        format!(
+            "POST /v1/sandboxes HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    let close = Some("close".to_owned());
+    assert_eq!(told_of_the_connection(router().await, &post("{")).await, (400, close));
+    let without_body = "GET /v1/nothing HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(told_of_the_connection(router().await, without_body).await, (404, None));
+    let well = post(r#"{"template":"mini"}"#);
+    assert_eq!(told_of_the_connection(router().await, &well).await, (201, None));
+}
+
+/// As an answer that is forwarded, whose server read only half of the request.
+#[tokio::test]
+async fn an_answer_that_says_itself_that_its_connection_ends_is_not_changed() {
+    let router = Router::new().route("/half", get(async || [(header::CONNECTION, "close")]));
+    let told = told_of_the_connection(router, "GET /half HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!(told, (200, Some("close".to_owned())));
 }
 
 #[tokio::test]

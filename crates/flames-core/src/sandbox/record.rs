@@ -330,6 +330,12 @@ impl Sandbox {
         }
     }
 
+    /// What the snapshot holds that it rests in or is about to rest in.
+    pub fn keeps(&self) -> Contents {
+        let writing = self.passing.as_ref().filter(|passing| passing.writes.is_some());
+        writing.map_or(self.kept, |passing| passing.contents)
+    }
+
     /// What it is expected to use of the machine's memory, in MiB.
     pub(crate) fn expected_use(&self) -> u64 {
         expected_use(&self.resources, self.path.unwrap_or(BootPath::Cold))

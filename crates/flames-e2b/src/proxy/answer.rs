@@ -1,9 +1,8 @@
 //! What the proxy says itself, in the words that the clients look for.
 
-use crate::error::EndsConnection;
+use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use flames_core::SandboxId;
 use serde::Serialize;
 
@@ -67,22 +66,6 @@ impl IntoResponse for Refusal {
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(sandbox = %self.sandbox_id, message = %self.message, "a request was not forwarded");
         }
-        (status, Extension(EndsConnection), Json(self)).into_response()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::end_connection;
-    use axum::http::{Version, header};
-
-    #[test]
-    fn an_answer_that_no_sandbox_gave_ends_a_connection_of_http_1_and_no_other() {
-        let refusal = || Refusal::no_sandbox(&SandboxId::random()).into_response();
-        let told = |response: Response| response.headers().get(header::CONNECTION).cloned();
-        assert_eq!(told(end_connection(Version::HTTP_11, refusal())).unwrap(), "close");
-        assert_eq!(told(end_connection(Version::HTTP_2, refusal())), None);
-        assert_eq!(told(end_connection(Version::HTTP_11, "fine".into_response())), None);
+        (status, Json(self)).into_response()
     }
 }

@@ -3,7 +3,6 @@
 use super::body::{Download, Upload};
 use super::guard::TRAFFIC_HEADER;
 use super::lines::Lines;
-use crate::error::EndsConnection;
 use crate::route;
 use axum::body::Body;
 use axum::extract::Request;
@@ -109,11 +108,13 @@ fn towards_client(response: Response) -> Response {
     let (mut parts, body) = response.into_parts();
     let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     let protocol = parts.headers.get(UPGRADE).cloned().filter(|_| switched);
-    // It may have answered before it read everything: then the client's connection is not read to its end either.
-    if parts.headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close")) {
-        parts.extensions.insert(EndsConnection);
-    }
+    let ends =
+        parts.headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
     hop::strip_hop_by_hop(&mut parts.headers);
+    // It may have answered before it read everything: then the client's connection is not read to its end either.
+    if ends {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(protocol) = protocol {
         hop::set_upgrade(&mut parts.headers, protocol);
     }
@@ -131,6 +132,17 @@ async fn tunnel(client: OnUpgrade, sandbox: OnUpgrade, _work: Option<Work>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_forwarded_answer_says_that_the_connection_ends_if_its_server_said_so() {
+        let told = |connection: &str| {
+            let answer = Response::builder().header("connection", connection).header("x-hop", "1");
+            let answer = towards_client(answer.body(Body::empty()).unwrap());
+            answer.headers().get("connection").map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(told("Close").unwrap(), "close");
+        assert_eq!(told("keep-alive, x-hop"), None);
+    }
 
     #[test]
     fn a_forwarded_request_keeps_path_query_and_host_and_loses_what_is_the_proxys() {

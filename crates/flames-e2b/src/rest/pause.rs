@@ -70,8 +70,8 @@ async fn can_boot(e2b: &E2b, id: &SandboxId, memory: Option<bool>) -> ApiResult<
         return Ok(());
     }
     let sandbox = e2b.plane.get(id).await?;
-    match (sandbox.state, sandbox.kept) {
-        (Sleeps::Paused, _) | (Sleeps::Snapshotted, Contents::MemoryAndDisk) => {
+    match (sandbox.state, sandbox.keeps()) {
+        (Sleeps::Paused, _) | (Sleeps::Pausing | Sleeps::Snapshotted, Contents::MemoryAndDisk) => {
             Err(ApiError::unsupported("`memory: false` of a sandbox that was paused with its memory is"))
         }
         _ => Ok(()),

@@ -22,7 +22,7 @@ pub(super) async fn info(State(e2b): State<E2b>, Id(id): Id) -> ApiResult<Json<S
     let sandbox = e2b.plane.get(&id).await?;
     let listed = ListedSandbox::of(&sandbox).ok_or_else(|| ApiError::no_sandbox(id.as_str()))?;
     let envd_access_token = e2b.plane.access_token(&id).expose().to_owned();
-    let pause_mode = (listed.state == "paused").then_some(match sandbox.kept {
+    let pause_mode = (listed.state == "paused").then_some(match sandbox.keeps() {
         Contents::MemoryAndDisk => "full",
         Contents::DiskOnly => "filesystem",
     });

@@ -1,4 +1,4 @@
-//! How many connections each client has.
+//! How many connections each client has: for listeners that close those beyond a bound.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Whoever shares an address. One of IPv6 has a whole /64, so that is taken for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Client(IpAddr);
+pub struct Client(IpAddr);
 
 impl Client {
-    pub(crate) fn at(address: IpAddr) -> Self {
+    /// Whoever is at an address; one of IPv4 in the form of IPv6 is the same as that.
+    pub fn at(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(address) => Self(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
             address @ IpAddr::V4(_) => Self(address),
@@ -20,26 +21,26 @@ impl Client {
 
 /// The clients that are connected, each with the number of its connections. Clones are the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Clients {
+pub struct Clients {
     most: Option<NonZeroU32>,
     connected: Arc<Mutex<HashMap<Client, u32>>>,
 }
 
 /// The place of a connection, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub struct Seat {
     clients: Clients,
     client: Client,
 }
 
 impl Clients {
     /// With at most so many connections each.
-    pub(crate) fn new(most: Option<NonZeroU32>) -> Self {
+    pub fn new(most: Option<NonZeroU32>) -> Self {
         Self { most, connected: Arc::default() }
     }
 
     /// A place for one more connection, if the client may have it.
-    pub(crate) fn seat(&self, client: Client) -> Option<Seat> {
+    pub fn seat(&self, client: Client) -> Option<Seat> {
         let mut connected = self.lock();
         let has = connected.get(&client).copied().unwrap_or(0);
         if self.most.is_some_and(|most| has >= most.get()) {
