@@ -12,6 +12,7 @@ mod egress;
 mod files;
 mod home;
 mod host;
+mod idle;
 mod install;
 mod life;
 mod load;
