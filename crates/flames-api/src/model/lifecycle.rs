@@ -89,6 +89,9 @@ pub struct ResumeTimings {
     /// From the first guest instruction until the agent reported, of one whose disk alone was kept.
     #[serde(default)]
     pub kernel_to_agent_ms: f64,
+    /// For what the template starts, of one that was booted.
+    #[serde(default)]
+    pub start_up_ms: f64,
     /// To load device state and let the guest run.
     pub restore_ms: f64,
     /// For the handshake with the agent: time, entropy, token.
@@ -269,6 +272,7 @@ impl From<Resumed> for ResumedView {
             disk_ms: node.disk_ms,
             vmm_spawn_ms: node.vmm_spawn_ms,
             kernel_to_agent_ms: node.kernel_to_agent_ms,
+            start_up_ms: node.start_up_ms,
             restore_ms: node.restore_ms,
             agent_init_ms: node.agent_init_ms,
             total_ms: resumed.total_ms,

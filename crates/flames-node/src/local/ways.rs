@@ -140,6 +140,7 @@ impl Inner {
             created_unix: manifest.created_unix,
             built_from: format!("snapshot {}", snapshot.id()),
             image: snapshot.image_disk(),
+            start_up: manifest.guest.start_up.clone(),
         };
         self.image_with(template, Some(snapshot)).await
     }

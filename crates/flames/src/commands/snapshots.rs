@@ -41,6 +41,7 @@ pub(crate) async fn resume(client: &Client, command: &Resume, json: bool) -> any
             ("kernel to agent", timings.kernel_to_agent_ms),
             ("restore", timings.restore_ms),
             ("agent init", timings.agent_init_ms),
+            ("start-up", timings.start_up_ms),
         ];
         output::bars(&stages, timings.total_ms);
     }
