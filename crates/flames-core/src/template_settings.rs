@@ -24,9 +24,11 @@ pub struct TemplateSettings {
 pub(crate) struct SettingsInForce(Mutex<HashMap<String, TemplateSettings>>);
 
 impl SettingsInForce {
-    /// Those of a template; the defaults where nothing was said.
+    /// Those of a template; a tag of which nothing was said has those of its template. The defaults where nothing was said.
     pub(crate) fn of(&self, template: &str) -> TemplateSettings {
-        self.all().get(template).copied().unwrap_or_default()
+        let all = self.all();
+        let bare = || template.split(':').next().and_then(|bare| all.get(bare));
+        all.get(template).or_else(bare).copied().unwrap_or_default()
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, TemplateSettings>> {

@@ -39,6 +39,30 @@ impl ControlPlane {
         Ok(template)
     }
 
+    /// Gives the build that `target` names a further name, and has that remembered.
+    ///
+    /// # Errors
+    /// What the node answers.
+    pub async fn tag_template(&self, target: &TemplateName, name: TemplateName) -> Result<Template> {
+        let template = self.node.tag_template(target, name).await?;
+        self.enqueue_logged(Job::StoreTemplate { name: template.name.clone() }, Duration::ZERO).await;
+        Ok(template)
+    }
+
+    /// Removes several templates: all of them, or none when one is needed.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::remove_template`].
+    pub async fn remove_templates(&self, names: &[TemplateName]) -> Result<()> {
+        for name in names {
+            self.must_not_be_needed(name).await?;
+        }
+        for name in names {
+            self.remove_template(name).await?;
+        }
+        Ok(())
+    }
+
     /// Removes a template. Its image stays in the blob store as long as another name has it.
     ///
     /// # Errors

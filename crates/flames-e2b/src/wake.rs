@@ -31,7 +31,7 @@ pub(crate) async fn wake(
     id: &SandboxId,
     timeout: Timeout,
 ) -> Result<Awake, ResumeError> {
-    let woken = tokio::time::timeout(PATIENCE, wake_patiently(plane, id, timeout)).await;
+    let woken = tokio::time::timeout(PATIENCE, Box::pin(wake_patiently(plane, id, timeout))).await;
     woken.unwrap_or_else(|_| Err(LifecycleError::NotFound(id.clone()).into()))
 }
 

@@ -202,6 +202,12 @@ pub trait Node: Debug + Send + Sync + 'static {
         progress: mpsc::Sender<BuildProgress>,
     ) -> Result<Template>;
 
+    /// Gives the build that `target` names a further name. What had that name before keeps its runs, no more.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for a built-in target or name.
+    async fn tag_template(&self, target: &TemplateName, name: TemplateName) -> Result<Template>;
+
     /// Removes a template that was built here.
     ///
     /// # Errors

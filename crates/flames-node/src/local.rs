@@ -390,6 +390,10 @@ impl Node for LocalNode {
         self.inner.templates.build(request, &progress).await
     }
 
+    async fn tag_template(&self, target: &TemplateName, name: TemplateName) -> Result<Template> {
+        self.inner.templates.tag(target, name).await
+    }
+
     async fn remove_template(&self, name: &TemplateName) -> Result<()> {
         self.inner.templates.remove(name).await
     }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
@@ -22,12 +23,19 @@ pub struct TemplateStore {
     built_in: PathBuf,
     user: PathBuf,
     user_images: PathBuf,
+    /// Held while names change: an image goes when its last name does, and must not get another in that moment.
+    names: Arc<Mutex<()>>,
 }
 
 impl TemplateStore {
     /// The templates of these two folders.
     pub fn new(assets: &Assets, data: &DataDir) -> Self {
-        Self { built_in: assets.images(), user: data.templates(), user_images: data.template_images() }
+        Self {
+            built_in: assets.images(),
+            user: data.templates(),
+            user_images: data.template_images(),
+            names: Arc::default(),
+        }
     }
 
     /// The template with a name.
@@ -61,6 +69,16 @@ impl TemplateStore {
         let built = build::image(&request.from, &self.user_images, progress).await?;
         let this = self.clone();
         blocking("template", move || this.publish(request.name, built, request.start_up)).await
+    }
+
+    /// Gives a build a further name; see [`crate::Node::tag_template`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn tag(&self, target: &TemplateName, name: TemplateName) -> Result<Template> {
+        self.refuse_built_in(&name)?;
+        let (this, target) = (self.clone(), target.clone());
+        blocking("template", move || this.tag_now(&target, name)).await
     }
 
     /// Removes a template that was built here, and its image if no other name has it.
@@ -118,15 +136,20 @@ impl TemplateStore {
     }
 
     fn built_here(&self, name: &TemplateName) -> Result<Option<Template>> {
+        let record = self.read_record(name)?;
+        Ok(record.map(|record| record.into_template(name.clone(), &self.user_images)))
+    }
+
+    fn read_record(&self, name: &TemplateName) -> Result<Option<Record>> {
         let path = self.record(name);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_error("template", path, "read", error)),
         };
-        let record: Record = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::new(ErrorKind::Corrupt, "template", name.as_str()).source(error))?;
-        Ok(Some(record.into_template(name.clone(), &self.user_images)))
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| Error::new(ErrorKind::Corrupt, "template", name.as_str()).source(error))
     }
 
     fn refuse_built_in(&self, name: &TemplateName) -> Result<()> {
@@ -150,19 +173,41 @@ impl TemplateStore {
             built_from: built.built_from,
             start_up,
         };
-        let previous = self.built_here(&name).unwrap_or_default();
+        let _turn = self.turn();
         let template = record.clone().into_template(name.clone(), &self.user_images);
         std::fs::rename(&built.path, &template.image)
             .map_err(|error| io_error("template", &template.image, "rename", error))?;
         built.temporary.keep();
-        write_json(&self.record(&name), &record)?;
-        if let Some(previous) = previous {
-            self.remove_unnamed(&previous.sha256)?;
-        }
+        self.name(&name, &record)?;
         Ok(template)
     }
 
+    fn tag_now(&self, target: &TemplateName, name: TemplateName) -> Result<Template> {
+        let _turn = self.turn();
+        let Some(record) = self.read_record(target)? else {
+            let found = self.find_now(target)?;
+            return Err(Error::new(ErrorKind::Conflict, "template", found.name.as_str()).detail(
+                "came with Flames, and only what was built here can be tagged: build a template of your own",
+            ));
+        };
+        let record = Record { created_unix: unix(SystemTime::now()), ..record };
+        self.name(&name, &record)?;
+        Ok(record.into_template(name, &self.user_images))
+    }
+
+    /// Writes what a name stands for; what it stood for before goes unless another name has it.
+    fn name(&self, name: &TemplateName, record: &Record) -> Result<()> {
+        let previous = self.built_here(name).unwrap_or_default();
+        write_json(&self.record(name), record)?;
+        previous.map_or(Ok(()), |previous| self.remove_unnamed(&previous.sha256))
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn remove_now(&self, name: &TemplateName) -> Result<()> {
+        let _turn = self.turn();
         let found = self.built_here(name)?;
         let gone = || Error::new(ErrorKind::NotFound, "template", name.as_str());
         let template = found.ok_or_else(gone)?;

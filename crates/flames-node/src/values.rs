@@ -182,32 +182,58 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// A template's name: a small letter or digit, then up to 62 of `a-z 0-9 . _ -`. Safe in paths.
+/// A template's name: a small letter or digit, then up to 62 of `a-z 0-9 . _ -`. Behind a colon the same again may follow: a
+/// tag, which names one build of the template. Safe in paths.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TemplateName(String);
 
 impl TemplateName {
     /// # Errors
-    /// `InvalidInput` for anything that does not match `[a-z0-9][a-z0-9._-]{0,62}`.
+    /// `InvalidInput` for anything that does not match `[a-z0-9][a-z0-9._-]{0,62}(:[a-z0-9][a-z0-9._-]{0,62})?`.
     pub fn parse(text: impl Into<String>) -> Result<Self> {
         let text = text.into();
-        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let legal = |byte: u8| word(byte) || matches!(byte, b'.' | b'_' | b'-');
-        let starts_well = text.bytes().next().is_some_and(word);
-        if starts_well && text.len() <= 63 && text.bytes().all(legal) {
+        let (bare, tag) = text.split_once(':').map_or((text.as_str(), None), |(bare, tag)| (bare, Some(tag)));
+        if is_name(bare) && tag.is_none_or(is_name) {
             return Ok(Self(text));
         }
         let mut shown = text;
         shown.truncate(shown.floor_char_boundary(80));
-        Err(Error::new(ErrorKind::InvalidInput, "template name", shown)
-            .detail("must be a small letter or digit, then up to 62 of a-z, 0-9, '.', '_' and '-'"))
+        Err(Error::new(ErrorKind::InvalidInput, "template name", shown).detail(
+            "must be a small letter or digit, then up to 62 of a-z, 0-9, '.', '_' and '-'; a tag of the same form may \
+             follow behind ':'",
+        ))
+    }
+
+    /// The name without its tag.
+    #[must_use]
+    pub fn bare(&self) -> Self {
+        Self(self.0.split(':').next().unwrap_or_default().to_owned())
+    }
+
+    /// The tag, for one build of the template.
+    pub fn tag(&self) -> Option<&str> {
+        self.0.split_once(':').map(|(_, tag)| tag)
+    }
+
+    /// The same template by another tag.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what cannot be a tag.
+    pub fn tagged(&self, tag: &str) -> Result<Self> {
+        Self::parse(format!("{}:{tag}", self.bare()))
     }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn is_name(text: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let legal = |byte: u8| word(byte) || matches!(byte, b'.' | b'_' | b'-');
+    text.len() <= 63 && text.bytes().next().is_some_and(word) && text.bytes().all(legal)
 }
 
 impl fmt::Display for TemplateName {
@@ -406,12 +432,37 @@ mod tests {
 
     #[test]
     fn template_name_refuses_what_could_leave_its_folder() {
-        for bad in ["", ".", "..", ".hidden", "-x", "A", "a/b", "a b", "a\0", "é", &"a".repeat(64)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            ".hidden",
+            "-x",
+            "A",
+            "a/b",
+            "a b",
+            "a\0",
+            "é",
+            &"a".repeat(64),
+            "a:",
+            ":a",
+            "a:..",
+            "a:b:c",
+        ] {
             assert_eq!(TemplateName::parse(bad).unwrap_err().kind(), ErrorKind::InvalidInput, "{bad:?}");
         }
-        for good in ["a", "base", "python-3.11_x", &"a".repeat(63)] {
+        for good in ["a", "base", "python-3.11_x", "app:v1.0", &"a".repeat(63)] {
             assert_eq!(TemplateName::parse(good).unwrap().as_str(), good);
         }
+    }
+
+    #[test]
+    fn a_tag_is_told_from_the_name_and_can_be_changed() {
+        let (bare, tagged) = (TemplateName::parse("app").unwrap(), TemplateName::parse("app:v1").unwrap());
+        assert_eq!((bare.tag(), tagged.tag()), (None, Some("v1")));
+        assert_eq!((bare.bare(), tagged.bare()), (bare.clone(), bare.clone()));
+        assert_eq!((bare.tagged("v1").unwrap(), tagged.tagged("v1").unwrap()), (tagged.clone(), tagged));
+        assert_eq!(bare.tagged("v/1").unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -382,7 +382,15 @@ pub(crate) enum Template {
         /// Which template
         name: String,
     },
-    /// Remove a template that was built here
+    /// Give a build of a template a further name, `NAME:TAG`, which keeps it when the template is built anew
+    Tag {
+        /// Which build: a template, or one of its tags
+        target: String,
+        /// The tags; one that is there moves
+        #[arg(required = true)]
+        tags: Vec<String>,
+    },
+    /// Remove a template that was built here, or a tag
     Rm {
         /// Which template
         name: String,

@@ -265,6 +265,14 @@ impl Client {
         Ok(lines(self.send(self.request(Method::POST, &["templates"])?.json(request)).await?))
     }
 
+    pub(crate) async fn tag_template(
+        &self,
+        target: &str,
+        tag: &str,
+    ) -> anyhow::Result<flames_node::Template> {
+        self.json(self.request(Method::PUT, &["templates", target, "tags", tag])?).await
+    }
+
     pub(crate) async fn remove_template(&self, name: &str) -> anyhow::Result<()> {
         self.send(self.request(Method::DELETE, &["templates", name])?).await.map(drop)
     }

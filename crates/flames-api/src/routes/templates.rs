@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use flames_core::TemplateSettings;
-use flames_node::{BootLevel, BuildProgress, BuildTemplate, StartUp, TemplateName, TemplateSource};
+use flames_node::{BootLevel, BuildProgress, BuildTemplate, StartUp, Template, TemplateName, TemplateSource};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use utoipa_axum::router::OpenApiRouter;
@@ -21,6 +21,7 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(list, build))
         .routes(routes!(remove))
+        .routes(routes!(tag))
         .routes(routes!(settings, set_settings))
 }
 
@@ -70,6 +71,25 @@ async fn build(
 async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
     api.plane.remove_template(&TemplateName::parse(name)?).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Give a build a further name, `<template>:<tag>`: it keeps the build when the template is built anew. A tag that was there
+/// moves. It is removed like a template.
+#[utoipa::path(
+    put, path = "/v1/templates/{name}/tags/{tag}", tag = "templates",
+    params(("name" = String, Path, description = "the build: a template, or one of its tags"), ("tag" = String, Path)),
+    responses(
+        (status = 200, body = serde_json::Value), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 409, description = "came with Flames", body = Problem),
+    ),
+)]
+async fn tag(
+    State(api): State<Api>,
+    Path((name, tag)): Path<(String, String)>,
+) -> Result<axum::Json<Template>, Problem> {
+    let target = TemplateName::parse(name)?;
+    let tagged = target.tagged(&tag)?;
+    Ok(axum::Json(api.plane.tag_template(&target, tagged).await?))
 }
 
 /// What creates from a template get when they do not say otherwise.

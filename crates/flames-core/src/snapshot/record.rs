@@ -73,6 +73,9 @@ impl SnapshotName {
     /// [`InvalidRequest`] for anything that does not match `[a-z0-9][a-z0-9._-]{0,62}`.
     pub fn parse(text: &str) -> std::result::Result<Self, InvalidRequest> {
         match TemplateName::parse(text) {
+            Ok(name) if name.tag().is_some() => {
+                Err(InvalidRequest::new("name", "a snapshot has no tags: leave out ':'"))
+            }
             Ok(_) => Ok(Self(text.to_owned())),
             Err(error) => Err(InvalidRequest::new("name", error.detail_text().unwrap_or("not a name"))),
         }

@@ -519,6 +519,10 @@ impl Node for FakeNode {
         Err(Error::new(ErrorKind::InvalidInput, "template", request.name.as_str()).detail("nothing to pack"))
     }
 
+    async fn tag_template(&self, target: &TemplateName, _name: TemplateName) -> Result<Template> {
+        Err(Error::new(ErrorKind::NotFound, "template", target.as_str()))
+    }
+
     async fn remove_template(&self, name: &TemplateName) -> Result<()> {
         match name.as_str() {
             "removable" => Ok(()),

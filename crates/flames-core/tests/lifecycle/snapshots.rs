@@ -286,7 +286,15 @@ fn a_template_is_kept_while_clones_live_and_its_snapshots_outlive_it() {
         let refused = plane.remove_template(&removable).await.unwrap_err();
         assert_eq!((refused.kind(), refused.id()), (ErrorKind::Conflict, "removable"));
         assert!(refused.detail_text().unwrap().contains("1 sandbox"), "{refused:?}");
+        let unknown = TemplateName::parse("unknown").unwrap();
+        let both = [unknown.clone(), removable.clone()];
+        assert_eq!(
+            plane.remove_templates(&both).await.unwrap_err().id(),
+            "removable",
+            "before any is removed"
+        );
         plane.pause(&source.id, PauseMode::Disk).await.unwrap();
+        assert_eq!(plane.remove_templates(&both).await.unwrap_err().id(), "unknown");
         plane.remove_template(&removable).await.unwrap();
         plane.resume(&source.id, None).await.unwrap();
         plane.create(from("golden")).await.unwrap();

@@ -4,14 +4,13 @@ use super::Caller;
 use super::extract::Body;
 use super::model::{AutoResume, CLIENT_ID, ENVD_VERSION, NewSandbox, SandboxView};
 use super::network;
-use super::snapshots::bare;
+use super::snapshots::snapshot_called;
 use crate::error::{ApiError, ApiResult};
 use crate::{E2b, Internet};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use flames_core::sandbox::admit::{CreateSandbox, Timeout};
-use flames_core::sandbox::error::SnapshotError;
 use flames_core::sandbox::identity::environment;
 use flames_core::sandbox::record::{Entrance, OnRequest, OnTimeout, Sandbox, Traffic};
 use flames_core::{IdempotencyKey, SandboxId};
@@ -22,6 +21,8 @@ use std::time::Duration;
 const FIRST_TIMEOUT_S: i64 = 15;
 /// The same for the second generation.
 const TIMEOUT_S: i64 = 300;
+/// The tag of what a template is without one.
+pub(super) const DEFAULT_TAG: &str = "default";
 
 type Created = (StatusCode, Json<SandboxView>);
 
@@ -116,11 +117,9 @@ async fn resolve(e2b: &E2b, mut request: CreateSandbox) -> ApiResult<CreateSandb
     if text.is_empty() {
         return Err(ApiError::bad_request("`templateID` must name a template"));
     }
-    let name = bare(&text).map_err(|_| ApiError::no_template(&text))?;
-    match e2b.plane.get_snapshot(name).await {
-        Ok(_) => tell_clone(&mut request, name),
-        Err(SnapshotError::NotFound(_)) => request.template = template(&text)?.to_string(),
-        Err(error) => return Err(error.into()),
+    match snapshot_called(e2b, &text).await? {
+        Some(snapshot) => tell_clone(&mut request, snapshot),
+        None => request.template = template(&text)?.to_string(),
     }
     Ok(request)
 }
@@ -154,17 +153,19 @@ fn refuse_what_is_missing(asked: &NewSandbox) -> ApiResult<()> {
     }
 }
 
-/// A template by name: `name`, `name:tag` or `namespace/name:tag`, of which there is one namespace and one tag.
+/// A template by name: `name`, `name:tag` or `namespace/name:tag`, of which there is one namespace.
 pub(super) fn template(text: &str) -> ApiResult<TemplateName> {
     if text.is_empty() {
         return Err(ApiError::bad_request("`templateID` must name a template"));
     }
     let name = text.rsplit_once('/').map_or(text, |(_, name)| name);
-    let (name, tag) = name.split_once(':').unwrap_or((name, "default"));
-    if !matches!(tag, "default" | "latest") {
-        return Err(ApiError::no_template(text));
-    }
-    TemplateName::parse(name).map_err(|_| ApiError::no_template(text))
+    let name = TemplateName::parse(name).map_err(|_| ApiError::no_template(text))?;
+    Ok(if name.tag().is_some_and(is_default) { name.bare() } else { name })
+}
+
+/// Whether a tag names what a template is without one.
+pub(super) fn is_default(tag: &str) -> bool {
+    matches!(tag, DEFAULT_TAG | "latest")
 }
 
 /// A timeout; less than none is none.
@@ -181,7 +182,10 @@ mod tests {
         for text in ["base", "base:default", "me/base", "me/base:latest"] {
             assert_eq!(template(text).unwrap().as_str(), "base", "{text}");
         }
-        for (text, code) in [("", 400), ("Base", 404), ("base:v2", 404), ("../base/", 404), ("a b", 404)] {
+        assert_eq!(template("me/base:v2").unwrap().as_str(), "base:v2");
+        for (text, code) in
+            [("", 400), ("Base", 404), ("base:", 404), ("base:V2", 404), ("../base/", 404), ("a b", 404)]
+        {
             assert_eq!(template(text).unwrap_err().code, code, "{text}");
         }
     }

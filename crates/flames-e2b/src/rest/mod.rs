@@ -10,6 +10,7 @@ mod observe;
 mod pause;
 mod sandboxes;
 mod snapshots;
+mod tags;
 mod templates;
 
 use crate::E2b;
@@ -57,7 +58,8 @@ fn guarded() -> Router<E2b> {
         .route("/v2/templates", get(templates::list).post(unsupported))
         .route("/v3/templates", any(unsupported))
         .route("/templates/aliases/{alias}", get(templates::alias))
-        .route("/templates/tags", any(unsupported))
+        .route("/templates/tags", post(tags::assign).delete(tags::remove))
+        .route("/templates/{id}/tags", get(tags::list))
         .route("/templates/{id}", get(templates::get).delete(templates::delete))
         .route("/templates/{id}/{*rest}", any(unsupported))
         .route("/v2/templates/{*rest}", any(unsupported))

@@ -3,19 +3,20 @@
 use super::Caller;
 use super::create::template;
 use super::model::ENVD_VERSION;
-use super::snapshots::bare;
+use super::snapshots::snapshot_called;
 use crate::E2b;
 use crate::error::{ApiError, ApiResult};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use flames_core::sandbox::error::SnapshotError;
-use flames_node::{Template, TemplateOrigin};
+use flames_node::{Template, TemplateName, TemplateOrigin};
 use jiff::Timestamp;
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
-/// Builds have no ids here: each template has one, whose name is of the form that clients expect.
-const BUILD_ID: &str = "00000000-0000-0000-0000-000000000000";
+/// What stands for nobody in particular, in the form that clients expect.
+const NIL_ID: &str = "00000000-0000-0000-0000-000000000000";
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,7 +24,7 @@ pub(super) struct TemplateView {
     #[serde(rename = "templateID")]
     template_id: String,
     #[serde(rename = "buildID")]
-    build_id: &'static str,
+    build_id: String,
     cpu_count: u8,
     #[serde(rename = "memoryMB")]
     memory_mb: u32,
@@ -37,7 +38,7 @@ pub(super) struct TemplateView {
     created_by: Option<()>,
     last_spawned_at: Option<Timestamp>,
     spawn_count: u64,
-    build_count: u64,
+    build_count: usize,
     envd_version: &'static str,
     build_status: &'static str,
     is_default: bool,
@@ -45,13 +46,16 @@ pub(super) struct TemplateView {
 }
 
 pub(super) async fn list(State(e2b): State<E2b>) -> ApiResult<Json<Vec<TemplateView>>> {
-    let templates = e2b.plane.node().templates().await?;
-    Ok(Json(templates.into_iter().map(|template| view(&e2b, template)).collect()))
+    let mut by_name: BTreeMap<TemplateName, Vec<Template>> = BTreeMap::new();
+    for template in e2b.plane.node().templates().await? {
+        by_name.entry(template.name.bare()).or_default().push(template);
+    }
+    Ok(Json(by_name.into_values().filter_map(|builds| view(&e2b, &builds)).collect()))
 }
 
 pub(super) async fn get(State(e2b): State<E2b>, Path(name): Path<String>) -> ApiResult<Json<TemplateView>> {
-    let template = find(&e2b, &name).await?;
-    Ok(Json(view(&e2b, template)))
+    let builds = find_with_tags(&e2b, &name).await?;
+    view(&e2b, &builds).map(Json).ok_or_else(|| ApiError::no_template(&name))
 }
 
 #[derive(Debug, Serialize)]
@@ -66,16 +70,16 @@ pub(super) async fn alias(State(e2b): State<E2b>, Path(name): Path<String>) -> A
     Ok(Json(Alias { template_id: template.name.to_string(), public: is_public(&template) }))
 }
 
-/// A snapshot or a template: to E2B a snapshot is a template.
+/// A snapshot, a template with its tags, or one tag: to E2B a snapshot is a template.
 pub(super) async fn delete(State(e2b): State<E2b>, Path(text): Path<String>) -> ApiResult<StatusCode> {
-    let name = bare(&text).map_err(|_| ApiError::no_template(&text))?;
-    match e2b.plane.remove_snapshot(name).await {
-        Ok(()) => return Ok(StatusCode::NO_CONTENT),
-        Err(SnapshotError::NotFound(_)) => {}
-        Err(error) => return Err(error.into()),
+    if let Some(snapshot) = snapshot_called(&e2b, &text).await? {
+        e2b.plane.remove_snapshot(snapshot).await?;
+        return Ok(StatusCode::NO_CONTENT);
     }
-    let template = find(&e2b, &text).await?;
-    e2b.plane.remove_template(&template.name).await?;
+    let (name, builds) = (template(&text)?, find_with_tags(&e2b, &text).await?);
+    let goes = |build: &TemplateName| name.tag().is_none() || *build == name;
+    let names: Vec<TemplateName> = builds.into_iter().map(|build| build.name).filter(goes).collect();
+    e2b.plane.remove_templates(&names).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -91,42 +95,67 @@ pub(super) struct Team {
 
 /// One team: every key opens the same sandboxes.
 pub(super) async fn teams(Extension(Caller(key)): Extension<Caller>) -> Json<Vec<Team>> {
-    let team = Team { team_id: BUILD_ID, name: "flames", api_key: format!("key {key}"), is_default: true };
+    let team = Team { team_id: NIL_ID, name: "flames", api_key: format!("key {key}"), is_default: true };
     Json(vec![team])
 }
 
-async fn find(e2b: &E2b, text: &str) -> ApiResult<Template> {
+/// The build that a name stands for.
+pub(super) async fn find(e2b: &E2b, text: &str) -> ApiResult<Template> {
     let name = template(text)?;
-    let templates = e2b.plane.node().templates().await?;
-    templates.into_iter().find(|template| template.name == name).ok_or_else(|| ApiError::no_template(text))
+    let mut builds = find_with_tags(e2b, text).await?.into_iter();
+    builds.find(|template| template.name == name).ok_or_else(|| ApiError::no_template(text))
+}
+
+/// A template, and every tag of it. One of them is what was named.
+pub(super) async fn find_with_tags(e2b: &E2b, text: &str) -> ApiResult<Vec<Template>> {
+    let name = template(text)?;
+    let mut builds = e2b.plane.node().templates().await?;
+    builds.retain(|template| template.name.bare() == name.bare());
+    let is_there = builds.iter().any(|template| template.name == name);
+    is_there.then_some(builds).ok_or_else(|| ApiError::no_template(text))
+}
+
+/// A build is its image, so its id is the beginning of the image's hash.
+pub(super) fn build_id(template: &Template) -> String {
+    let hash = &template.sha256;
+    let part = |range: Range<usize>| hash.get(range);
+    let id = || Some([part(0..8)?, part(8..12)?, part(12..16)?, part(16..20)?, part(20..32)?].join("-"));
+    id().unwrap_or_else(|| NIL_ID.to_owned())
+}
+
+pub(super) fn made_at(template: &Template) -> Timestamp {
+    let second = i64::try_from(template.created_unix).unwrap_or_default();
+    Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn is_public(template: &Template) -> bool {
     template.origin == TemplateOrigin::BuiltIn
 }
 
-fn view(e2b: &E2b, template: Template) -> TemplateView {
-    let made = i64::try_from(template.created_unix).unwrap_or_default();
-    let made = Timestamp::from_second(made).unwrap_or(Timestamp::UNIX_EPOCH);
+/// One template: what its name stands for, or else the first of its tags, tells most of it.
+fn view(e2b: &E2b, builds: &[Template]) -> Option<TemplateView> {
+    let template = builds.first()?;
+    let made = made_at(template);
+    let name = template.name.bare().to_string();
     let defaults = e2b.plane.limits().default_resources;
-    TemplateView {
-        public: is_public(&template),
-        is_default: is_public(&template),
-        template_id: template.name.to_string(),
-        build_id: BUILD_ID,
+    Some(TemplateView {
+        public: is_public(template),
+        is_default: is_public(template),
+        template_id: name.clone(),
+        build_id: build_id(template),
         cpu_count: defaults.vcpus,
         memory_mb: defaults.memory.0,
         disk_size_mb: defaults.disk.0,
-        aliases: vec![template.name.to_string()],
-        names: vec![template.name.to_string()],
+        aliases: vec![name],
+        names: builds.iter().map(|build| build.name.to_string()).collect(),
         created_at: made,
         updated_at: made,
         created_by: None,
         last_spawned_at: None,
         spawn_count: 0,
-        build_count: 1,
+        build_count: builds.iter().map(|build| &build.sha256).collect::<BTreeSet<_>>().len(),
         envd_version: ENVD_VERSION,
         build_status: "ready",
-        description: template.built_from,
-    }
+        description: template.built_from.clone(),
+    })
 }

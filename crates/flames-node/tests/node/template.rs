@@ -79,6 +79,40 @@ async fn a_removed_template_takes_its_image_along_unless_another_name_has_it() {
 }
 
 #[tokio::test]
+async fn a_tag_keeps_its_build_when_the_template_is_built_anew() {
+    let home = home();
+    let tree = tree(home.root.path());
+    let first = build(&home, "app", TemplateSource::Directory(tree.clone())).await.unwrap();
+    let tagged = home.node.tag_template(&name("app"), name("app:stable")).await.unwrap();
+    assert_eq!((&tagged.sha256, &tagged.image), (&first.sha256, &first.image));
+    std::fs::write(tree.join("new"), "other content").unwrap();
+    let second = build(&home, "app", TemplateSource::Directory(tree)).await.unwrap();
+    assert_ne!(second.sha256, first.sha256);
+    assert!(first.image.exists(), "the tag has it");
+    home.node.tag_template(&name("app"), name("app:stable")).await.unwrap();
+    assert!(!first.image.exists(), "no name has it any more");
+    home.node.remove_template(&name("app")).await.unwrap();
+    let names: Vec<_> = home.node.templates().await.unwrap().into_iter().map(|it| it.name).collect();
+    assert_eq!(names, [name("app:stable"), name("mini")]);
+    assert!(second.image.exists());
+    home.close().await;
+}
+
+#[tokio::test]
+async fn what_came_with_flames_and_what_is_unknown_cannot_be_tagged() {
+    let home = home();
+    for (target, tag, kind) in [
+        ("mini", "mini:v1", ErrorKind::Conflict),
+        ("nothing", "nothing:v1", ErrorKind::NotFound),
+        ("nothing", "mini", ErrorKind::Conflict),
+    ] {
+        let error = home.node.tag_template(&name(target), name(tag)).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{target}: {error}");
+    }
+    home.close().await;
+}
+
+#[tokio::test]
 async fn a_built_in_template_can_be_neither_replaced_nor_removed() {
     let home = home();
     let tree = tree(home.root.path());

@@ -21,6 +21,7 @@ pub(crate) async fn run(client: &Client, command: Command, json: bool) -> anyhow
         }
         Command::Set { name, level } => set(client, &name, level, json).await,
         Command::Show { name } => show(&client.template_settings(&name).await?, json),
+        Command::Tag { target, tags } => tag(client, &target, &tags, json).await,
         Command::Rm { name } => client.remove_template(&name).await,
     }
 }
@@ -56,6 +57,17 @@ async fn build(client: &Client, request: BuildRequest, json: bool) -> anyhow::Re
 async fn set(client: &Client, name: &str, level: String, json: bool) -> anyhow::Result<()> {
     let settings = TemplateSettingsView { level: Some(level).filter(|level| level != "default") };
     show(&client.set_template_settings(name, &settings).await?, json)
+}
+
+async fn tag(client: &Client, target: &str, tags: &[String], json: bool) -> anyhow::Result<()> {
+    let mut tagged = Vec::new();
+    for tag in tags {
+        tagged.push(client.tag_template(target, tag).await?);
+    }
+    if json {
+        return output::json(&tagged);
+    }
+    tagged.iter().try_for_each(|template| output::line(format!("{} {}", template.name, template.sha256)))
 }
 
 fn show(settings: &TemplateSettingsView, json: bool) -> anyhow::Result<()> {

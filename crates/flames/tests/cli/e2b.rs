@@ -3,6 +3,7 @@
 
 use crate::home::Home;
 use crate::host::{ip, wait_within};
+use crate::templates::small_tree;
 use flames_provider::conformance::skip;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -335,6 +336,19 @@ fn vm_a_client_says_what_its_sandbox_reaches() {
     let mut client = mover.python("python");
     client.arg("network.py");
     mover.runs(client);
+}
+
+#[test]
+fn vm_tags_name_builds() {
+    let Some(mover) = Mover::new() else { return };
+    let Some(tree) = small_tree(&mover.home) else { return };
+    for (mark, case) in [("from the tree", "tags_are_given"), ("built anew", "a_tag_keeps")] {
+        std::fs::write(tree.join("etc/mark"), mark).unwrap();
+        mover.home.ok(&["template", "build", "app", "--dir", tree.to_str().unwrap()]);
+        let mut client = mover.python("python");
+        client.args(["templates.py", case]);
+        mover.runs(client);
+    }
 }
 
 /// A namespace that sandboxes leave through, and another behind it with two hosts that answer on port 8000.

@@ -109,6 +109,29 @@ fn build_that_starts(home: &Home, tree: &Path, name: &str, command: &str, more: 
     home.ok(&[&words[..], more].concat());
 }
 
+#[test]
+fn vm_runs_from_a_tag_when_its_template_was_built_anew() {
+    let Some(mut home) = Home::with_vms() else { return };
+    let Some(tree) = small_tree(&home) else { return };
+    home.up();
+    let build = || home.ok(&["template", "build", "tiny", "--dir", tree.to_str().unwrap()]);
+    build();
+    let tagged = home.json(&["template", "tag", "tiny", "stable", "v1"]);
+    assert_eq!((&tagged[0]["name"], &tagged[1]["name"]), (&"tiny:stable".into(), &"tiny:v1".into()));
+    fs::write(tree.join("etc/mark"), "built anew").unwrap();
+    build();
+    for (template, mark) in [("tiny:stable", "from the tree"), ("tiny", "built anew")] {
+        let ended = home.flames(&["run", "-n", "-t", template, "-u", "root", "--", "cat", "/etc/mark"]);
+        assert_eq!((ended.code, ended.text().as_str()), (0, mark), "{template}: {ended:?}");
+    }
+    home.ok(&["template", "rm", "tiny:stable"]);
+    assert_eq!(home.refused(&["create", "-t", "tiny:stable"])["code"], "template_not_found");
+    for (target, tag, status) in [("mini", "v1", 409), ("nothing", "v1", 404), ("tiny", "not a tag", 400)] {
+        let refused = home.refused(&["template", "tag", target, tag]);
+        assert_eq!(refused["status"], status, "{target} {tag}: {refused}");
+    }
+}
+
 fn step_bad_builds_are_refused(home: &Home, tree: &str) {
     for (name, dir, status) in
         [("../x", tree, 400), ("Bad", tree, 400), ("x", "/no/such/dir", 400), ("mini", tree, 409)]
@@ -123,7 +146,7 @@ fn step_bad_builds_are_refused(home: &Home, tree: &str) {
 }
 
 /// busybox, a user and a file to know it by.
-fn small_tree(home: &Home) -> Option<PathBuf> {
+pub(crate) fn small_tree(home: &Home) -> Option<PathBuf> {
     let busybox = Path::new("/bin/busybox");
     if !busybox.exists() {
         flames_provider::conformance::skip("busybox", "install busybox-static");
