@@ -3,7 +3,7 @@
 //!
 //! | step | when it fails |
 //! |---|---|
-//! | fetch the archive, and the checksum that was released with it | nothing is kept |
+//! | fetch the archive, and of a release that is not known the checksum that was released with it | nothing is kept |
 //! | compare | nothing is kept |
 //! | unpack, find `firecracker` and `jailer`, ask both for their release | nothing is kept |
 //! | move them to their place in one step, then make them the ones in use | what was in use stays |

@@ -10,6 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// None that exists, so that Flames knows no checksum of it.
+const RELEASE: &str = "1.99.0";
+
 /// A server of files; it ends with the test's process. A length that is not that of the bytes makes it break off.
 fn serve(files: HashMap<String, (Vec<u8>, usize)>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -56,7 +59,7 @@ fn says(name: &str, release: &str) -> String {
 }
 
 fn good(home: &Home) -> PathBuf {
-    archive(home, &says("Firecracker", "1.16.1"), &says("Jailer", "1.16.1"))
+    archive(home, &says("Firecracker", RELEASE), &says("Jailer", RELEASE))
 }
 
 fn sum(file: &Path) -> String {
@@ -65,8 +68,12 @@ fn sum(file: &Path) -> String {
 
 /// A server with one release and its checksum; of the archive so many bytes less than it says.
 fn mirror(archive: &Path, checksum: &str, missing: usize) -> String {
+    mirror_of(RELEASE, archive, checksum, missing)
+}
+
+fn mirror_of(release: &str, archive: &Path, checksum: &str, missing: usize) -> String {
     let bytes = fs::read(archive).unwrap();
-    let name = format!("/releases/v1.16.1/firecracker-v1.16.1-{}.tgz", std::env::consts::ARCH);
+    let name = format!("/releases/v{release}/firecracker-v{release}-{}.tgz", std::env::consts::ARCH);
     let told = format!("{checksum}  firecracker.tgz\n").into_bytes();
     let sent = bytes[..bytes.len() - missing].to_vec();
     let beside = (told.clone(), told.len());
@@ -90,12 +97,12 @@ fn a_release_is_fetched_compared_installed_and_found_and_the_second_time_it_is_t
     let home = Home::bare();
     let archive = good(&home);
     let mirror = mirror(&archive, &sum(&archive), 0);
-    let install = ["install", "firecracker", "--mirror", &mirror];
+    let install = ["install", "firecracker", "--release", RELEASE, "--mirror", &mirror];
     let told = home.ok(&install);
-    assert!(told.contains("Firecracker 1.16.1 is installed in"), "{told}");
+    assert!(told.contains("Firecracker 1.99.0 is installed in"), "{told}");
     let version = Command::new(in_use(&home)).arg("--version").output().unwrap();
-    assert_eq!(version.stdout, b"Firecracker v1.16.1\n");
-    let again = home.ok(&["install", "firecracker", "--mirror", "http://127.0.0.1:1"]);
+    assert_eq!(version.stdout, b"Firecracker v1.99.0\n");
+    let again = home.ok(&["install", "firecracker", "--release", RELEASE, "--mirror", "http://127.0.0.1:1"]);
     assert!(again.contains("is installed already"), "{again}");
     // What is broken is installed anew.
     fs::write(in_use(&home), "").unwrap();
@@ -109,13 +116,26 @@ fn an_archive_that_is_not_the_released_one_is_not_even_unpacked() {
     let home = Home::bare();
     let archive = good(&home);
     let other = "0".repeat(64);
-    let refused = home.flames(&["install", "firecracker", "--mirror", &mirror(&archive, &other, 0)]);
+    let install = |mirror: String, words: &[&str]| {
+        let all = ["install", "firecracker", "--release", RELEASE, "--mirror", &mirror];
+        home.flames(&[&all[..], words].concat())
+    };
+    assert_refused(&home, &install(mirror(&archive, &other, 0), &[]), "not the released one");
+    let refused = install(mirror(&archive, &sum(&archive), 0), &["--sha256", &other]);
     assert_refused(&home, &refused, "not the released one");
-    let right = mirror(&archive, &sum(&archive), 0);
-    let refused = home.flames(&["install", "firecracker", "--mirror", &right, "--sha256", &other]);
+    assert_refused(&home, &install(mirror(&archive, "<html>", 0), &[]), "64 hexadecimal digits");
+}
+
+#[test]
+fn of_the_default_release_the_checksum_is_known_and_a_mirrors_own_counts_for_nothing() {
+    let home = Home::bare();
+    let forged = archive(&home, &says("Firecracker", "1.16.1"), &says("Jailer", "1.16.1"));
+    let mirror = mirror_of("1.16.1", &forged, &sum(&forged), 0);
+    let refused = home.flames(&["install", "firecracker", "--mirror", &mirror]);
     assert_refused(&home, &refused, "not the released one");
-    let no_sum = home.flames(&["install", "firecracker", "--mirror", &mirror(&archive, "<html>", 0)]);
-    assert_refused(&home, &no_sum, "64 hexadecimal digits");
+    assert!(refused.stderr.contains("and should be"), "{refused:?}");
+    // Who types another knows why.
+    home.ok(&["install", "firecracker", "--mirror", &mirror, "--sha256", &sum(&forged)]);
 }
 
 #[test]
@@ -123,10 +143,9 @@ fn a_transfer_that_breaks_off_and_a_release_that_is_not_there_leave_nothing() {
     let home = Home::bare();
     let archive = good(&home);
     let mirror = mirror(&archive, &sum(&archive), 10);
-    let refused = home.flames(&["install", "firecracker", "--mirror", &mirror]);
-    assert_refused(&home, &refused, "broke off");
-    let refused = home.flames(&["install", "firecracker", "--mirror", &mirror, "--release", "v1.99.0"]);
-    assert_refused(&home, &refused, "404");
+    let of = |release| home.flames(&["install", "firecracker", "--mirror", &mirror, "--release", release]);
+    assert_refused(&home, &of(RELEASE), "broke off");
+    assert_refused(&home, &of("v1.98.0"), "404");
     let refused = home.flames(&["install", "firecracker", "--mirror", "http://127.0.0.1:1"]);
     assert_refused(&home, &refused, "cannot be fetched");
 }

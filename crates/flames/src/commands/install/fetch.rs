@@ -11,15 +11,15 @@ const MAX_BYTES: u64 = 256 << 20;
 /// A server that says nothing for so long says nothing more.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Writes the archive into a file, and gives the checksum that it must have: the one that was typed, or else the one that
-/// was released beside it.
+/// Writes the archive into a file, and gives the checksum that it must have: the one that was typed or is known, or else
+/// the one that was released beside it.
 pub(super) async fn release(wanted: &InstallFirecracker, to: &Path) -> anyhow::Result<String> {
     let http = reqwest::Client::builder().connect_timeout(SILENCE).read_timeout(SILENCE).build()?;
     let (release, arch) = (&wanted.release, std::env::consts::ARCH);
     let base = wanted.mirror.as_str().trim_end_matches('/');
     let url = format!("{base}/v{release}/firecracker-v{release}-{arch}.tgz");
-    let checksum = match &wanted.sha256 {
-        Some(checksum) => checksum.clone(),
+    let checksum = match wanted.known_sha256() {
+        Some(checksum) => checksum,
         None => {
             let beside = format!("{url}.sha256.txt");
             let text = get(&http, &beside).await?.text().await;
