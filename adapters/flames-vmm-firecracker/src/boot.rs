@@ -1,14 +1,13 @@
 //! The boot channel over the serial console: a private line to the agent, before there is a network.
 //!
 //! The agent says hello once its end listens, and again until it is heard: what the daemon writes earlier is
-//! lost in the guest's UART. The daemon then writes the greeting and reads one answer. Later it may write
-//! `{"shutdown":true}`, and the agent ends the guest.
+//! lost in the guest's UART. The daemon then writes the greeting and reads one answer. Later it may ask the agent to end
+//! the guest. What is said is [`flames_vmm::boot`]'s.
 
 use flames_vmm::AgentReady;
-use serde::Deserialize;
+use flames_vmm::boot::{BootError, SHUT_DOWN, Word, say, understand};
 use std::io;
 use std::path::Path;
-use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
@@ -17,34 +16,6 @@ use tokio::sync::mpsc;
 pub(crate) struct BootLine {
     to_guest: pipe::Sender,
     records: mpsc::Receiver<Vec<u8>>,
-}
-
-/// Why no agent came to serve.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BootError {
-    #[error("the boot channel broke")]
-    Broken(#[source] io::Error),
-    #[error("the VMM closed the boot channel")]
-    Closed,
-    #[error("the agent cannot start: {0}")]
-    Refused(String),
-    #[error("the agent's answer is none")]
-    Garbled(#[source] serde_json::Error),
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Record {
-    Error {
-        error: String,
-    },
-    Ready {
-        version: String,
-    },
-    Hello {
-        #[serde(rename = "hello")]
-        _hello: bool,
-    },
 }
 
 impl BootLine {
@@ -57,21 +28,16 @@ impl BootLine {
     pub(crate) async fn greet(&mut self, greeting: &str) -> Result<AgentReady, BootError> {
         loop {
             let record = self.records.recv().await.ok_or(BootError::Closed)?;
-            match serde_json::from_slice(&record).map_err(BootError::Garbled)? {
-                Record::Hello { .. } => self.write_line(greeting).await.map_err(BootError::Broken)?,
-                Record::Ready { version } => return Ok(AgentReady { version }),
-                Record::Error { error } => return Err(BootError::Refused(error)),
+            match understand(&record)? {
+                Word::Hello => say(&mut self.to_guest, greeting).await.map_err(BootError::Broken)?,
+                Word::Ready(ready) => return Ok(ready),
             }
         }
     }
 
     /// Asks the agent to end the guest.
     pub(crate) async fn ask_to_shut_down(&mut self) -> io::Result<()> {
-        self.write_line(r#"{"shutdown":true}"#).await
-    }
-
-    async fn write_line(&mut self, line: &str) -> io::Result<()> {
-        self.to_guest.write_all(format!("{line}\n").as_bytes()).await
+        say(&mut self.to_guest, SHUT_DOWN).await
     }
 }
 

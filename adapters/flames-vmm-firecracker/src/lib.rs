@@ -25,7 +25,6 @@ mod boot;
 mod config;
 mod console;
 mod demux;
-mod exit;
 mod faults;
 mod files;
 mod host;

@@ -4,11 +4,10 @@ use crate::api::{
     ActionType, Api, ApiError, InstanceActionInfo, InstanceState, SnapshotCreateParams, SnapshotLoadParams,
     SnapshotType, Vm as VmTargetState, VmTarget,
 };
-use crate::boot::{BootError, BootLine};
+use crate::boot::BootLine;
 use crate::config::FirecrackerConfig;
 use crate::console::{self, Kept, Times, Told};
 use crate::driver::{NAME, unavailable};
-use crate::exit::{Asked, Evidence, cause};
 use crate::faults::Handler;
 use crate::files;
 use crate::left::Resources;
@@ -16,17 +15,18 @@ use crate::live::{self, Change};
 use crate::machine::Setting;
 use crate::snapshot::{Inside, make_readable};
 use async_trait::async_trait;
+use flames_vmm::boot::BootError;
+use flames_vmm::end::{Ending, GuestEnd};
 use flames_vmm::log;
-use flames_vmm::process::Process;
+use flames_vmm::process::{Process, Status};
 use flames_vmm::{
-    AgentReady, BootingVm, CONSOLE_FILE, Error, ErrorKind, Exit, PreparedVm, Result, RunningVm,
+    AgentReady, BootingVm, CONSOLE_FILE, Error, ErrorKind, Exit, ExitCause, PreparedVm, Result, RunningVm,
     SnapshotParts, StopDeadlines, UnfinishedParts, VmDescription, VmHandle, VmId, VmState,
 };
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, OnceCell, watch};
 
@@ -74,7 +74,7 @@ pub(crate) struct Vm {
     /// Where written pages are tracked.
     tracked: Option<Tracked>,
     lines: Lines,
-    stop_asked: AtomicBool,
+    ending: Ending,
     exit: OnceCell<Exit>,
 }
 
@@ -111,6 +111,9 @@ struct Lines {
     told: watch::Receiver<Told>,
     _metrics: Kept,
 }
+
+/// With what a VMM is ended whose guest would hang.
+const SIGKILL: i32 = 9;
 
 /// How much of Firecracker's own log is kept, and as much of its metrics.
 const LOG_LIMIT: u64 = 256 * 1024;
@@ -280,11 +283,11 @@ impl Vm {
 
     fn new(with: Attach, process: Process, lines: Lines) -> Self {
         let Attach { id, resources, handler, tracked, version, config, .. } = with;
-        let (stop_asked, exit) = (AtomicBool::new(false), OnceCell::new());
+        let (ending, exit) = (Ending::default(), OnceCell::new());
         if let Some(handler) = &handler {
             handler.guard(process.grip());
         }
-        Self { id, resources, process, handler, version, config, tracked, lines, stop_asked, exit }
+        Self { id, resources, process, handler, version, config, tracked, lines, ending, exit }
     }
 
     /// Sets the machine up.
@@ -338,10 +341,6 @@ impl Vm {
         }
     }
 
-    async fn ends_within(&self, deadline: Duration) -> bool {
-        tokio::time::timeout(deadline, self.process.ended()).await.is_ok()
-    }
-
     async fn state(&self) -> Result<VmState, ApiError> {
         Ok(match self.lines.api.instance().await?.state {
             InstanceState::Running => VmState::Running,
@@ -363,18 +362,24 @@ impl Vm {
         self.lines.log.finished().await;
         self.lines.console.finished().await;
         let console_tail = self.lines.console.tail().await;
-        let asked = if self.stop_asked.load(Ordering::Acquire) { Asked::Yes } else { Asked::No };
-        let guest_ended = self.lines.told.borrow().guest_ended;
         let failed = self.handler.as_ref().and_then(Handler::failed);
-        let handler_failed = failed.is_some();
-        let cause =
-            cause(&Evidence { asked, status, guest_ended, handler_failed, console_tail: &console_tail });
+        let cause = match failed {
+            // Its guest would have hung; how it was ended is known also where nobody could see that.
+            Some(_) => ExitCause::Crashed { code: None, signal: Some(SIGKILL) },
+            None => self.ending.cause(self.guest_end(status), status, &console_tail),
+        };
         let mut printed = log::tail(&self.resources.run_dir.join(files::STDERR)).await;
         if let Some(status) = failed {
             let said = log::tail(&self.resources.run_dir.join(files::FAULTS_LOG)).await;
             printed += &format!("\nits page-fault handler ended ({status:?}), and so it was ended: {said}");
         }
         Exit { cause, last_output: format!("{console_tail}\n{printed}").trim().to_owned() }
+    }
+
+    /// It logs that it ends because its guest did, which is known also of a process that was not our child.
+    fn guest_end(&self, status: Status) -> GuestEnd {
+        let told = self.lines.told.borrow().guest_ended;
+        if told || status == Status::Exited(0) { GuestEnd::Ended } else { GuestEnd::Untold }
     }
 
     /// What the next snapshot is to hold: only what was written since the last one, where that is known. Until it is
@@ -482,16 +487,8 @@ impl RunningVm for Vm {
     }
 
     async fn stop(&self, deadlines: StopDeadlines) -> Result<Exit> {
-        if self.process.has_ended() {
-            return Ok(self.exited().await);
-        }
-        self.stop_asked.store(true, Ordering::Release);
-        let _in_time = tokio::time::timeout(deadlines.graceful, self.end_gracefully()).await;
-        self.process.kill();
-        if !self.ends_within(deadlines.forced).await {
-            let detail = format!("still there {} ms after SIGKILL", deadlines.forced.as_millis());
-            return Err(self.error(ErrorKind::Timeout, "stop").detail(detail));
-        }
+        let stopped = self.ending.stop(&self.process, deadlines, self.end_gracefully()).await;
+        stopped.map_err(|error| self.error(ErrorKind::Timeout, "stop").detail(error.to_string()))?;
         Ok(self.exited().await)
     }
 

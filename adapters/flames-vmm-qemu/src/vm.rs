@@ -1,12 +1,14 @@
 //! A VM in its phases. All three own the same [`Vm`]; what differs is what may be asked of it.
 
-use crate::boot::{BootError, BootSocket};
+use crate::boot::BootSocket;
 use crate::console::Console;
 use crate::driver::{NAME, unavailable};
-use crate::exit::{Asked, Evidence, cause};
+use crate::exit::guest_end;
 use crate::files;
 use crate::qmp::{Qmp, QmpError, RunState};
 use async_trait::async_trait;
+use flames_vmm::boot::BootError;
+use flames_vmm::end::Ending;
 use flames_vmm::jail::Access;
 use flames_vmm::log;
 use flames_vmm::process::Process;
@@ -15,7 +17,6 @@ use flames_vmm::{
     StopDeadlines, VmDescription, VmHandle, VmId, VmState,
 };
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, OnceCell};
 
@@ -56,7 +57,7 @@ pub(crate) struct Vm {
     pub(crate) switch: Mutex<()>,
     boot: Mutex<BootSocket>,
     console: Console,
-    stop_asked: AtomicBool,
+    ending: Ending,
     exit: OnceCell<Exit>,
 }
 
@@ -157,7 +158,7 @@ impl Vm {
             switch: Mutex::default(),
             boot: Mutex::new(boot),
             console,
-            stop_asked: AtomicBool::new(false),
+            ending: Ending::default(),
             exit: OnceCell::new(),
         }
     }
@@ -198,19 +199,13 @@ impl Vm {
         }
     }
 
-    async fn ends_within(&self, deadline: Duration) -> bool {
-        tokio::time::timeout(deadline, self.process.ended()).await.is_ok()
-    }
-
     /// Puts the story of an end together once, when all that could be said has arrived.
     async fn reconstruct_exit(&self) -> Exit {
         let status = self.process.ended().await;
         let seen = self.qmp.seen_to_the_end().await;
         self.console.finished().await;
         let console_tail = self.console.tail().await;
-        let asked = if self.stop_asked.load(Ordering::Acquire) { Asked::Yes } else { Asked::No };
-        let shutdown_reason = seen.shutdown_reason.as_deref();
-        let cause = cause(&Evidence { asked, status, shutdown_reason, console_tail: &console_tail });
+        let cause = self.ending.cause(guest_end(seen.shutdown_reason.as_deref()), status, &console_tail);
         let vmm_said = log::tail(&self.run_dir.join(files::VMM_LOG)).await;
         Exit { cause, last_output: format!("{console_tail}\n{vmm_said}").trim().to_owned() }
     }
@@ -274,16 +269,8 @@ impl RunningVm for Vm {
     }
 
     async fn stop(&self, deadlines: StopDeadlines) -> Result<Exit> {
-        if self.process.has_ended() {
-            return Ok(self.exited().await);
-        }
-        self.stop_asked.store(true, Ordering::Release);
-        let _in_time = tokio::time::timeout(deadlines.graceful, self.end_gracefully()).await;
-        self.process.kill();
-        if !self.ends_within(deadlines.forced).await {
-            let detail = format!("still there {} ms after SIGKILL", deadlines.forced.as_millis());
-            return Err(self.error(ErrorKind::Timeout, "stop").detail(detail));
-        }
+        let stopped = self.ending.stop(&self.process, deadlines, self.end_gracefully()).await;
+        stopped.map_err(|error| self.error(ErrorKind::Timeout, "stop").detail(error.to_string()))?;
         Ok(self.exited().await)
     }
 

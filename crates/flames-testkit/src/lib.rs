@@ -1,5 +1,6 @@
 //! Private instances of real servers for tests: PostgreSQL, Redis, NATS with JetStream, Caddy,
-//! and an S3 server in process (feature `s3`). And a strict reader of OpenMetrics text: [`Exposition`].
+//! and an S3 server in process (feature `s3`). And a strict reader of OpenMetrics text ([`Exposition`]), and the kernel
+//! for tests of real Firecracker ([`TestKernel`]).
 //!
 //! ```no_run
 //! # async fn test() {
@@ -24,6 +25,7 @@
 #![allow(clippy::expect_used, reason = "a test fails by panicking, and this crate is for tests alone")]
 
 mod caddy;
+mod kernel;
 mod nats;
 mod openmetrics;
 mod port;
@@ -37,6 +39,7 @@ mod server;
 mod spawner;
 
 pub use caddy::Caddy;
+pub use kernel::TestKernel;
 pub use nats::Nats;
 pub use openmetrics::{Exposition, Series};
 pub use port::Port;

@@ -15,9 +15,11 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod boot;
 mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod end;
 pub mod fake;
 pub mod faults;
 pub mod jail;

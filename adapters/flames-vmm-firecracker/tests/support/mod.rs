@@ -1,13 +1,14 @@
 //! Real guests for the driver's tests: a kernel for the host, and a tiny root file system that behaves as its
 //! greeting says.
 //!
-//! `FLAMES_FC_TESTBED` names a folder with `vmlinux-6.1-emulated-kvm.xz`, a kernel that boots also where KVM
-//! emulates guest kernels. There a boot takes half a minute, so one guest is booted and every test continues
-//! its snapshot: all of the driver is used but the kernel's boot.
+//! The kernel is one that boots also where KVM emulates guest kernels ([`TestKernel`]). There a boot takes half a
+//! minute, so one guest of each kind of machine is booted and every test continues its snapshot: all of the driver is
+//! used but the kernel's boot.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use async_trait::async_trait;
 use flames_provider::conformance::skip;
+use flames_testkit::TestKernel;
 use flames_vmm::conformance::{CONSOLE_LIMIT, Factory, Guest, end_vms_below, eventually};
 use flames_vmm::faults::Program;
 use flames_vmm::jail::{JailConfig, JailMode};
@@ -31,22 +32,6 @@ use std::sync::{Arc, OnceLock};
 
 const INIT: &str = include_str!("../guest/init.sh");
 const BUSYBOX: &str = "/bin/busybox";
-const KERNEL: &str = "vmlinux-6.1-emulated-kvm.xz";
-
-/// What the testbed's kernel wants on a host that emulates it. Its guest saves no AVX state, and so glibc must
-/// use none.
-const KERNEL_ARGS: [&str; 10] = [
-    "lpj=10000000",
-    "tsc=reliable",
-    "no-kvmapf",
-    "no-steal-acc",
-    "mitigations=off",
-    "noxsave",
-    "highres=off",
-    "clearcpuid=308,295,141,154,288,298,158,306,515,151,59,114,534,145,297,580",
-    "GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-AVX,-AVX512F,-AVX512VL,-AVX_Fast_Unaligned_Load,-ERMS,-XSAVE,-XSAVEC",
-    "panic=1",
-];
 
 #[derive(Debug)]
 pub(crate) struct FirecrackerFactory {
@@ -93,7 +78,7 @@ impl FirecrackerFactory {
         let mut factory = Self::jailed().await?.faulting().await?;
         factory.huge_pages = Some(HugePagesOfTheHost::at_least(HUGE_PAGES)?);
         factory.config.huge_pages = Some(HugePages::TwoMegabytes);
-        factory.template = Cache::of(&packed()?).template(Machine::HugePages).await;
+        factory.template = Cache::of(TestKernel::find()?).template(Machine::HugePages).await;
         Some(factory)
     }
 
@@ -116,16 +101,13 @@ impl FirecrackerFactory {
         let mut factory = Self::jailed().await?;
         let network = Namespace::make();
         factory.config = with_devices(factory.config.clone());
-        factory.template = Cache::of(&packed()?).template(Machine::Devices(&network)).await;
+        factory.template = Cache::of(TestKernel::find()?).template(Machine::Devices(&network)).await;
         factory.network = Some(network);
         Some(factory)
     }
 
     pub(crate) async fn find(jail: JailMode) -> Option<Self> {
-        let Some(packed) = packed() else {
-            skip("firecracker", "set FLAMES_FC_TESTBED to the folder of the test kernel");
-            return None;
-        };
+        let kernel = TestKernel::find()?;
         let config = config(jail);
         if let Err(error) = FirecrackerDriver::new(config.clone()).version().await {
             skip("firecracker", &error.to_string());
@@ -135,7 +117,7 @@ impl FirecrackerFactory {
             skip("firecracker", "install erofs-utils and busybox-static");
             return None;
         }
-        let cache = Cache::of(&packed);
+        let cache = Cache::of(kernel);
         let (kernel, image) = (cache.kernel(), cache.image());
         let template = cache.template(Machine::Plain).await;
         let folder = tempfile::tempdir().unwrap();
@@ -180,12 +162,6 @@ impl Drop for FirecrackerFactory {
     fn drop(&mut self) {
         end_vms_below(self.folder.path());
     }
-}
-
-/// The test kernel.
-fn packed() -> Option<PathBuf> {
-    let packed = std::env::var_os("FLAMES_FC_TESTBED").map(|folder| PathBuf::from(folder).join(KERNEL));
-    packed.filter(|packed| packed.exists())
 }
 
 /// What the metadata service answers.
@@ -288,7 +264,7 @@ fn config(mode: JailMode) -> FirecrackerConfig {
         cpu_weight: 10_000,
         ..JailConfig::default()
     };
-    FirecrackerConfig { jail, kernel_args: KERNEL_ARGS.map(str::to_owned).into(), ..Default::default() }
+    FirecrackerConfig { jail, kernel_args: TestKernel::ARGS.map(str::to_owned).into(), ..Default::default() }
 }
 
 #[async_trait]
@@ -361,31 +337,29 @@ fn spec(id: &str, folder: &Path, kernel: &Path, image: &Path, behaviour: &str) -
 
 /// What tests make once, and keep for the tests that come after: each test may be a process of its own.
 struct Cache {
-    packed: PathBuf,
+    kernel: TestKernel,
     folder: PathBuf,
     _lock: File,
 }
 
 impl Cache {
     /// Held by one process at a time.
-    fn of(packed: &Path) -> Self {
+    fn of(kernel: TestKernel) -> Self {
         let said = Command::new("firecracker").arg("--version").output().unwrap().stdout;
         // The first line: it logs the time of its end after that.
         let version = said.split(|byte| *byte == b'\n').next().unwrap();
         let mut hasher = DefaultHasher::new();
-        (INIT, KERNEL_ARGS, version, std::fs::metadata(packed).unwrap().len()).hash(&mut hasher);
+        (INIT, TestKernel::ARGS, version, std::fs::metadata(kernel.packed()).unwrap().len())
+            .hash(&mut hasher);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fc-{:016x}", hasher.finish()));
         std::fs::create_dir_all(&folder).unwrap();
         let lock = File::create(folder.join("lock")).unwrap();
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        Self { packed: packed.to_owned(), folder, _lock: lock }
+        Self { kernel, folder, _lock: lock }
     }
 
     fn kernel(&self) -> PathBuf {
-        self.made("vmlinux", |unfinished| {
-            let out = File::create(unfinished).unwrap();
-            assert!(Command::new("xz").arg("-dc").arg(&self.packed).stdout(out).status().unwrap().success());
-        })
+        self.made("vmlinux", |unfinished| self.kernel.unpack(unfinished).unwrap())
     }
 
     fn image(&self) -> PathBuf {

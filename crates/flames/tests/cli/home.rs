@@ -2,6 +2,7 @@
 
 use crate::host;
 use flames_provider::conformance::skip;
+use flames_testkit::TestKernel;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
@@ -16,21 +17,6 @@ const NOBODY: u32 = 65534;
 /// Daemons of many tests at once would want the same port for exposed ports.
 pub(crate) const WITHOUT_INGRESS: &str = "[providers]\ningress = \"memory:\"\n";
 
-/// Of the folder that `FLAMES_FC_TESTBED` names.
-const FC_KERNEL: &str = "vmlinux-6.1-emulated-kvm.xz";
-/// What it wants on such a host. It saves no AVX state, and so glibc must use none; the last word is for the environment of
-/// the guest's first process.
-const FC_KERNEL_ARGS: [&str; 9] = [
-    "lpj=10000000",
-    "tsc=reliable",
-    "no-kvmapf",
-    "no-steal-acc",
-    "mitigations=off",
-    "noxsave",
-    "highres=off",
-    "clearcpuid=308,295,141,154,288,298,158,306,515,151,59,114,534,145,297,580",
-    "GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-AVX,-AVX512F,-AVX512VL,-AVX_Fast_Unaligned_Load,-ERMS,-XSAVE,-XSAVEC",
-];
 /// No VM but those that a test asks for: tests count them.
 const UNPREPARED: &str = "[node]\ntemplate_snapshots = false\n";
 
@@ -94,12 +80,7 @@ impl Home {
     /// boot takes a minute, and everything else is as fast as it is.
     pub(crate) fn on_firecracker() -> Option<Self> {
         let mut home = Self::as_root()?;
-        let packed =
-            std::env::var_os("FLAMES_FC_TESTBED").map(|folder| PathBuf::from(folder).join(FC_KERNEL));
-        let Some(packed) = packed.filter(|packed| packed.exists()) else {
-            skip("firecracker", "set FLAMES_FC_TESTBED to the folder of the test kernel");
-            return None;
-        };
+        let kernel = TestKernel::find()?;
         if !on_path("firecracker") || !on_path("jailer") {
             skip("firecracker", "put firecracker and jailer on PATH");
             return None;
@@ -110,12 +91,13 @@ impl Home {
             std::os::unix::fs::symlink(home.assets.join(name).canonicalize().unwrap(), assets.join(name))
                 .unwrap();
         }
-        let kernel = std::fs::File::create(assets.join("vmlinux")).unwrap();
-        assert!(Command::new("xz").arg("-dc").arg(packed).stdout(kernel).status().unwrap().success());
+        kernel.unpack(&assets.join("vmlinux")).unwrap();
         home.assets = assets;
-        let words = FC_KERNEL_ARGS.map(|word| format!("{word:?}")).join(", ");
+        let words = TestKernel::ARGS.map(|word| format!("{word:?}")).join(", ");
         home.configure(&format!(
-            "[vmm]\ndriver = \"firecracker\"\nkernel_args = [{words}]\n[sandbox]\nboot_deadline_s = 600\n"
+            "[vmm]\ndriver = \"firecracker\"\nkernel_args = [{words}]\nfree_page_reporting = true\n\
+             drive_limit = {{ bytes_per_s = 1_000_000_000 }}\nmmds = {{ contents = {{ region = \"here\" }} }}\n\
+             [sandbox]\nboot_deadline_s = 600\n"
         ));
         Some(home)
     }
