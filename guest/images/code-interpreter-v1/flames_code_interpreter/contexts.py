@@ -55,8 +55,9 @@ class Contexts:
         return context
 
     async def remove(self, context_id):
-        await self.find(context_id).end()
-        self._all.pop(context_id, None)
+        context = self.find(context_id)
+        del self._all[context_id]
+        await context.end()
 
 
 def known(language):

@@ -8,7 +8,7 @@ import sys
 from IPython.core.formatters import BaseFormatter
 from traitlets import ObjectName, Unicode
 
-MACHINE_ID = "/etc/machine-id"
+from flames_code_interpreter.machine import machine_id
 
 
 def load_ipython_extension(shell):
@@ -29,13 +29,15 @@ class Hooks:
     def __init__(self, shell):
         self._shell = shell
         self._machine = machine_id()
+        self._sandbox_env = {}
         self._before = {}
 
     def before(self, info):
         self._reseed_if_cloned()
         asked = self._shell.kernel.get_parent().get("metadata", {}).get("flames", {})
-        for name, value in asked.get("sandbox_env", {}).items():
-            os.environ.setdefault(name, value)
+        if asked.get("sandbox_env", {}) != self._sandbox_env:
+            self._sandbox_env = asked["sandbox_env"]
+            os.environ.update(self._sandbox_env)
         for name, value in asked.get("env", {}).items():
             self._before[name] = os.environ.get(name)
             os.environ[name] = value
@@ -59,14 +61,6 @@ class Hooks:
         numpy = sys.modules.get("numpy")
         if numpy is not None:
             numpy.random.seed()
-
-
-def machine_id():
-    try:
-        with open(MACHINE_ID, "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
 
 
 class DataFormatter(BaseFormatter):

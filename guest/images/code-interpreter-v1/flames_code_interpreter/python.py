@@ -17,6 +17,9 @@ ARGUMENTS = [
     "--IPKernelApp.parent_handle=0",
     "--InteractiveShellApp.extensions=flames_code_interpreter.kernel_hooks",
 ]
+KILLED = ("KernelDied", "the Python process ended: the context starts anew, without its variables")
+RESTARTED = ("ContextRestarting", "Context was restarted")
+REMOVED = ("ContextRemoved", "Context was removed")
 START_DEADLINE = 120  # seconds: a processor that is emulated takes ten and more
 
 
@@ -32,6 +35,8 @@ class PythonContext:
         self._folder = None
         self._manager = None
         self._client = None
+        # What an execution is told whose process ends under it.
+        self._end = KILLED
 
     def described(self):
         return {"id": self.id, "language": self.language, "cwd": self.cwd}
@@ -48,13 +53,19 @@ class PythonContext:
         await self._connect()
 
     async def restart(self):
+        if self._lock.locked():
+            self._end = RESTARTED
+            await self._manager.provisioner.kill()  # which ends what waits for it
         async with self._lock:
             await self._renew()
 
     async def end(self):
-        self._client.stop_channels()
-        await self._manager.shutdown_kernel(now=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._end = REMOVED
+        await self._manager.provisioner.kill()
+        async with self._lock:
+            self._client.stop_channels()
+            await self._manager.shutdown_kernel(now=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     async def execute(self, code, sandbox_env, env):
         """What the code says, message by message. Whoever stops listening interrupts it."""
@@ -85,13 +96,12 @@ class PythonContext:
 
     async def _told(self, msg_id):
         """The messages of one execution, until the kernel has nothing more to do for it."""
-        death = asyncio.ensure_future(self._manager.provisioner.wait())
+        death, said = asyncio.ensure_future(self._manager.provisioner.wait()), None
         try:
             while True:
                 said = asyncio.ensure_future(self._client.get_iopub_msg(timeout=None))
                 await asyncio.wait({said, death}, return_when=asyncio.FIRST_COMPLETED)
                 if not said.done():
-                    said.cancel()
                     yield await self._died()
                     return
                 message = said.result()
@@ -104,12 +114,16 @@ class PythonContext:
                     yield told
         finally:
             death.cancel()
+            said.cancel()
 
     async def _died(self):
-        await self._renew()
-        return messages.error("KernelDied", "the Python process ended: the context starts anew, without its variables")
+        end = self._end
+        if end is KILLED:
+            await self._renew()
+        return messages.error(*end)
 
     async def _renew(self):
+        self._end = KILLED
         self._client.stop_channels()
         await self._manager.restart_kernel(now=True)
         await self._connect()

@@ -69,12 +69,16 @@ class Shell:
         """As Ctrl-C does."""
         self._signal(signal.SIGINT)
 
-    async def kill(self):
-        """Ends the shell and what it runs, unless it ended by itself; the status is that of the shell."""
+    def end(self):
+        """Ends the shell and what it runs, unless it ended by itself."""
         if not self._leaves:
             self._signal(signal.SIGKILL)
+
+    async def ended(self):
+        """The status of a shell that ended or is about to."""
         status = await self._process.wait()
-        self._close()
+        if not self._commands.closed:
+            self._close()
         return status
 
     def _write(self, data):
