@@ -1,19 +1,24 @@
 //! A node whose machines are entries in a map: creates and destroys can be held, and made to fail.
 
+// Benches include this file by its path, too.
+#[path = "fake_node/values.rs"]
+mod values;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use flames_node::{
     AccessToken, Adoption, AfterSnapshot, BootPath, BuildProgress, BuildTemplate, Capacity, Console,
-    Contents, CreateError, CreateStep, CreateVm, CreatedVm, Dial, EgressPolicy, Error, ErrorKind, Exit,
-    ExitCause, GuestClient, GuestStream, Leak, LinesAt, MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped,
-    Result, RunExit, RunFacts, RunInfo, SnapshotId, SnapshotInfo, SnapshotTimings, StageTimings, StartFrom,
-    TakeReady, TakeSnapshot, TakenSnapshot, Template, TemplateName, TemplateOrigin, Traffic, VmId, VmState,
+    CreateError, CreateStep, CreateVm, CreatedVm, Dial, EgressPolicy, Error, ErrorKind, Exit, ExitCause,
+    GuestClient, GuestStream, Leak, LinesAt, MiB, Newcomers, Node, PoolConfig, PoolStatus, Reaped, Result,
+    RunExit, RunInfo, SnapshotId, SnapshotInfo, SnapshotTimings, StageTimings, StartFrom, TakeReady,
+    TakeSnapshot, TakenSnapshot, Template, TemplateName, TemplateOrigin, Traffic, VmId, VmState,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use values::{Nobody, info, snapshot_info};
 
 /// The node. Its machines outlive the control planes that use it, as real ones do.
 #[derive(Debug)]
@@ -558,47 +563,4 @@ impl Node for FakeNode {
     }
 
     async fn shutdown(&self) {}
-}
-
-/// A guest that does not answer.
-#[derive(Debug)]
-struct Nobody;
-
-#[async_trait]
-impl Dial for Nobody {
-    async fn dial(&self) -> Result<GuestStream> {
-        Err(Error::new(ErrorKind::Unavailable, "guest", "nobody"))
-    }
-}
-
-fn snapshot_info(id: SnapshotId) -> SnapshotInfo {
-    SnapshotInfo {
-        id,
-        contents: Contents::default(),
-        template: TemplateName::parse("mini").unwrap(),
-        vcpus: 1,
-        memory: MiB(256),
-        disk: MiB(1024),
-        size_bytes: 4096,
-        created_unix: 1_700_000_000,
-        driver: "fake".into(),
-        vmm_version: "1".into(),
-        clones: 0,
-    }
-}
-
-fn info(run: VmId) -> RunInfo {
-    let facts = RunFacts {
-        driver: "fake".into(),
-        pid: 1,
-        netns: None,
-        host_port: None,
-        run_dir: "/nowhere".into(),
-        disk: "/nowhere/disk".into(),
-        console: "/nowhere/console".into(),
-        template: TemplateName::parse("mini").unwrap(),
-        template_sha256: String::new(),
-        agent_version: "0".into(),
-    };
-    RunInfo { run, state: VmState::Running, vcpus: 1, memory: MiB(256), disk: MiB(1024), facts }
 }
