@@ -66,7 +66,8 @@ impl ControlPlane {
     pub async fn pause(self: &Arc<Self>, id: &SandboxId, mode: PauseMode) -> Result<Paused, LifecycleError> {
         let (plane, whose) = (Arc::clone(self), id.clone());
         let steps = self.in_task(async move {
-            plane.monitor.timed(Operation::Pause, plane.pause_steps(&whose, mode)).await
+            let steps = Box::pin(plane.pause_steps(&whose, mode));
+            plane.monitor.timed(Operation::Pause, steps).await
         });
         steps.await.unwrap_or_else(|| Err(LifecycleError::NotFound(id.clone())))
     }

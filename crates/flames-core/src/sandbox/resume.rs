@@ -58,7 +58,8 @@ impl ControlPlane {
         }
         let (plane, whose) = (Arc::clone(self), id.clone());
         let steps = self.in_task(async move {
-            plane.monitor.timed(Operation::Resume, plane.resume_steps(&whose, new_timeout)).await
+            let steps = Box::pin(plane.resume_steps(&whose, new_timeout));
+            plane.monitor.timed(Operation::Resume, steps).await
         });
         steps.await.unwrap_or_else(|| Err(LifecycleError::NotFound(id.clone()).into()))
     }

@@ -166,10 +166,12 @@ pub(super) struct ConnectBody {
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub(super) struct PauseBody {
     /// False: keep the disk alone.
     pub(super) memory: Option<bool>,
+    /// True: refuse it when the agent does not answer.
+    pub(super) require_healthy_guest: Option<bool>,
 }
 
 /// The states that E2B knows; `None` for a sandbox that it would not show.

@@ -31,6 +31,13 @@ pub(super) async fn pause(
         Some(false) => PauseMode::DiskOnly,
         _ => PauseMode::Disk,
     };
+    if asked.require_healthy_guest == Some(true) {
+        let guest = e2b.plane.guest_unnoticed(&id).await?;
+        guest
+            .health()
+            .await
+            .map_err(|error| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.message()))?;
+    }
     e2b.plane.pause(&id, mode).await?;
     Ok(StatusCode::NO_CONTENT)
 }

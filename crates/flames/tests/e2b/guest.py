@@ -192,6 +192,25 @@ def a_terminal_takes_keys_and_sizes():
 
 
 @case
+def input_flows_and_a_terminal_is_taken_up_again():
+    lines = [f"{n}\n" for n in range(1000)]
+    counted = sandbox.commands.run("cat", background=True, stdin=True)
+    sandbox.commands.stream_input(counted.pid, iter(lines))
+    sandbox.commands.close_stdin(counted.pid)
+    assert counted.wait().stdout == "".join(lines)
+    terminal = sandbox.pty.create(size=PtySize(rows=24, cols=80), timeout=60)
+    terminal.disconnect()
+    again = sandbox.pty.connect(terminal.pid)
+    shown = []
+    reader = threading.Thread(target=lambda: shown.extend(data for _, _, data in again if data))
+    reader.daemon = True
+    reader.start()
+    sandbox.pty.stream_input(terminal.pid, [b"echo $((6*7))\n", b"exit\n"])
+    reader.join(30)
+    assert not reader.is_alive() and b"42" in b"".join(shown), shown
+
+
+@case
 def servers_in_the_sandbox_are_reached_by_headers_and_by_host():
     sandbox.files.write("/home/user/www/hello.txt", "from inside")
     for port, address in [(8000, "0.0.0.0"), (8001, "127.0.0.1")]:

@@ -77,7 +77,7 @@ def a_sandbox_whose_files_alone_were_kept_boots_and_is_the_same():
     assert sandbox.commands.run("echo $COLOUR; hostname").stdout == f"red\n{host}"  # The old handle works, too.
     assert again.commands.run(BOOT).stdout != boot
     assert again.commands.list() == []
-    assert again.pause(keep_memory=True) is True and pause_mode(again) == "full"
+    assert again.pause(keep_memory=True, strict=True) is True and pause_mode(again) == "full"
     raises(SandboxException, lambda: Sandbox.connect(again.sandbox_id, on_resume="reboot"))
     again.connect()
     assert again.kill() is True
