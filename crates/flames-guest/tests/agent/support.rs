@@ -14,6 +14,9 @@ use std::process::{Child, Command, Stdio};
 pub const CONTROL: &str = "control-token-of-the-tests";
 pub const TOKEN: &str = "access-token-of-the-tests";
 
+/// Where the agent's standard error goes, below its root.
+const SAID: &str = "agent.log";
+
 /// An agent with a user table and home directories of its own; gone when dropped.
 pub struct Guest {
     pub child: Child,
@@ -59,7 +62,9 @@ impl Guest {
             root.path().to_string_lossy().into_owned(),
         ];
         let words: Vec<String> = wrapper.iter().cloned().chain(agent).collect();
-        let mut child = Command::new(&words[0]).args(&words[1..]).stdout(Stdio::piped()).spawn().unwrap();
+        let said = fs::File::create(root.path().join(SAID)).unwrap();
+        let mut command = Command::new(&words[0]);
+        let mut child = command.args(&words[1..]).stdout(Stdio::piped()).stderr(said).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("listening on ").unwrap();
@@ -153,6 +158,10 @@ impl Drop for Guest {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+        let said = fs::read_to_string(self.root.path().join(SAID)).unwrap_or_default();
+        eprint!("{said}");
+        // Here a panic ends a connection; in a guest it ends the machine.
+        assert!(std::thread::panicking() || !said.contains("panicked at"), "the agent panicked");
     }
 }
 

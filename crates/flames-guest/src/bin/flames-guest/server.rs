@@ -77,7 +77,7 @@ async fn serve_connection(mut stream: TcpStream, agent: &Arc<Agent>, ticket: &mu
     // Events are small and wanted at once. A socket that refuses this is only slower.
     let _slower = stream.set_nodelay(true);
     loop {
-        let after = serve_http(stream, agent, ticket).await;
+        let Some(after) = serve_http(stream, agent, ticket).await else { return };
         let rest = tokio::select! {
             rest = after.go_on() => rest,
             // Dropped, both ends are closed.
@@ -92,7 +92,6 @@ async fn serve_connection(mut stream: TcpStream, agent: &Arc<Agent>, ticket: &mu
 
 /// What becomes of a connection that the HTTP server has let go of.
 enum After {
-    Nothing,
     Tunnel { outer: TcpStream, early: Bytes, inner: TcpStream },
     File { stream: TcpStream, answer: Handover },
 }
@@ -101,7 +100,6 @@ impl After {
     /// Gives back a connection on which further requests may come.
     async fn go_on(self) -> Option<TcpStream> {
         match self {
-            Self::Nothing => None,
             Self::Tunnel { outer, early, inner } => {
                 tunnel::carry(outer, early, inner).await;
                 None
@@ -112,7 +110,8 @@ impl After {
     }
 }
 
-async fn serve_http(stream: TcpStream, agent: &Arc<Agent>, ticket: &mut Ticket) -> After {
+/// `None` when the connection is over.
+async fn serve_http(stream: TcpStream, agent: &Arc<Agent>, ticket: &mut Ticket) -> Option<After> {
     let via = ticket.via;
     let tunnel = tunnel::Inner::default();
     let (hand_over, mut handed_over) = mpsc::channel(1);
@@ -147,16 +146,16 @@ async fn serve_http(stream: TcpStream, agent: &Arc<Agent>, ticket: &mut Ticket) 
             let parts = connection.into_parts();
             // A request that did not wait for this answer is lost, which its client sees by the connection's end.
             let answer = if parts.read_buf.is_empty() { answer } else { answer.last() };
-            return After::File { stream: parts.io.into_inner(), answer };
+            return Some(After::File { stream: parts.io.into_inner(), answer });
         }
         Ok(()) = &mut ticket.reset => {
             reset(connection.into_parts().io.into_inner());
-            return After::Nothing;
+            return None;
         }
     }
-    let Some(inner) = tunnel.take() else { return After::Nothing };
+    let inner = tunnel.take()?;
     let parts = connection.into_parts();
-    After::Tunnel { outer: parts.io.into_inner(), early: parts.read_buf, inner }
+    Some(After::Tunnel { outer: parts.io.into_inner(), early: parts.read_buf, inner })
 }
 
 /// Ends a connection at once: nothing of what was to be sent is sent, and nobody waits for its other end.
