@@ -54,11 +54,9 @@ impl ControlPlane {
     /// # Errors
     /// As [`ControlPlane::remove_template`].
     pub async fn remove_templates(&self, names: &[TemplateName]) -> Result<()> {
+        self.must_not_be_needed(names).await?;
         for name in names {
-            self.must_not_be_needed(name).await?;
-        }
-        for name in names {
-            self.remove_template(name).await?;
+            self.remove_unneeded(name).await?;
         }
         Ok(())
     }
@@ -69,7 +67,10 @@ impl ControlPlane {
     /// `Conflict` while sandboxes of it live: to be captured they need its image. Snapshots have it already.
     /// What the node and the stores answer.
     pub async fn remove_template(&self, name: &TemplateName) -> Result<()> {
-        self.must_not_be_needed(name).await?;
+        self.remove_templates(std::slice::from_ref(name)).await
+    }
+
+    async fn remove_unneeded(&self, name: &TemplateName) -> Result<()> {
         self.node.remove_template(name).await?;
         self.forget_template_settings(name).await?;
         let key = record_key(name)?;
@@ -81,14 +82,18 @@ impl ControlPlane {
         Ok(())
     }
 
-    async fn must_not_be_needed(&self, name: &TemplateName) -> Result<()> {
+    async fn must_not_be_needed(&self, names: &[TemplateName]) -> Result<()> {
         let records = self.records.all().await.map_err(as_provider_error)?;
-        let needs = |sandbox: &Sandbox| sandbox.template == *name && sandbox.state.has_vm();
-        match records.iter().filter(|stored| needs(&stored.sandbox)).count() {
-            0 => Ok(()),
-            live => Err(Error::new(ErrorKind::Conflict, "template", name.as_str()).detail(format!(
-                "{live} sandbox(es) of it live and need its image: end them, or pause them to disk, first"
-            ))),
+        let needs =
+            |sandbox: &Sandbox, name: &TemplateName| sandbox.template == *name && sandbox.state.has_vm();
+        let live = |name| records.iter().filter(|stored| needs(&stored.sandbox, name)).count();
+        match names.iter().map(|name| (name, live(name))).find(|(_, live)| *live > 0) {
+            None => Ok(()),
+            Some((name, live)) => {
+                Err(Error::new(ErrorKind::Conflict, "template", name.as_str()).detail(format!(
+                    "{live} sandbox(es) of it live and need its image: end them, or pause them to disk, first"
+                )))
+            }
         }
     }
 

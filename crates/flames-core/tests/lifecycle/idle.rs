@@ -1,11 +1,11 @@
 //! A sandbox with an idle limit ends when nobody has used it for so long, and not while somebody does.
 
+use crate::pause::goes_on_and_is_paused_later;
 use crate::world::{World, ending_after, life, mini, sleep, state_of};
 use flames_core::sandbox::admit::{CreateSandbox, Timeout};
 use flames_core::sandbox::pause::PauseMode;
 use flames_core::sandbox::record::OnTimeout;
 use flames_core::sandbox::state::State;
-use flames_provider::ErrorKind;
 use std::time::Duration;
 
 /// Without another end.
@@ -148,17 +148,7 @@ fn one_that_was_paused_in_memory_is_not_ended_for_being_idle() {
 
 #[test]
 fn one_that_could_not_be_paused_goes_on_and_is_paused_later() {
-    life(async {
-        let world = World::new();
-        let plane = world.plane().await;
-        let id = plane.create(resting_when_idle_for(100)).await.unwrap().id;
-        world.node.fail_stops(Some(ErrorKind::Unavailable));
-        sleep(101).await;
-        assert_eq!(world.node.running().len(), 1);
-        world.node.fail_stops(None);
-        sleep(600).await;
-        assert_eq!(state_of(&plane, &id).await, Some(State::Snapshotted));
-    });
+    goes_on_and_is_paused_later(resting_when_idle_for(100));
 }
 
 #[test]

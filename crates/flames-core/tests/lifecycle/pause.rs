@@ -444,11 +444,16 @@ fn one_that_is_to_be_paused_at_its_end_rests_then_and_has_the_default_time_after
 }
 
 #[test]
-fn one_that_could_not_be_paused_at_its_end_goes_on_and_is_paused_by_the_sweep() {
+fn one_that_could_not_be_paused_at_its_end_goes_on_and_is_paused_later() {
+    goes_on_and_is_paused_later(pausing_at_its_end());
+}
+
+/// What is to be paused after 100 s, and cannot be then.
+pub(crate) fn goes_on_and_is_paused_later(asked: CreateSandbox) {
     life(async {
         let world = World::new();
         let plane = world.plane().await;
-        let id = plane.create(pausing_at_its_end()).await.unwrap().id;
+        let id = plane.create(asked).await.unwrap().id;
         world.node.fail_stops(Some(ErrorKind::Unavailable));
         sleep(101).await;
         assert_eq!(world.node.running().len(), 1);

@@ -4,13 +4,14 @@ use super::Caller;
 use super::extract::Body;
 use super::model::{AutoResume, CLIENT_ID, ENVD_VERSION, NewSandbox, SandboxView};
 use super::network;
-use super::snapshots::snapshot_called;
+use super::snapshots::bare;
 use crate::error::{ApiError, ApiResult};
 use crate::{E2b, Internet};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use flames_core::sandbox::admit::{CreateSandbox, Timeout};
+use flames_core::sandbox::error::SnapshotError;
 use flames_core::sandbox::identity::environment;
 use flames_core::sandbox::record::{Entrance, OnRequest, OnTimeout, Sandbox, Traffic};
 use flames_core::{IdempotencyKey, SandboxId};
@@ -122,6 +123,16 @@ async fn resolve(e2b: &E2b, mut request: CreateSandbox) -> ApiResult<CreateSandb
         None => request.template = template(&text)?.to_string(),
     }
     Ok(request)
+}
+
+/// The snapshot's own name if there is a snapshot of this name; what has a tag is none.
+async fn snapshot_called<'a>(e2b: &E2b, text: &'a str) -> ApiResult<Option<&'a str>> {
+    let Ok(name) = bare(text) else { return Ok(None) };
+    match e2b.plane.get_snapshot(name).await {
+        Ok(_) => Ok(Some(name)),
+        Err(SnapshotError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A clone of a snapshot is told who it is; what else the snapshot's environment holds is replaced by the request's.

@@ -11,7 +11,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use flames_core::sandbox::error::SnapshotError;
 use flames_core::sandbox::fork::Fork;
 use flames_core::snapshot::record::{Snapshot, SnapshotName};
 use flames_node::Contents;
@@ -105,16 +104,6 @@ pub(super) fn bare(text: &str) -> ApiResult<&str> {
         None => Ok(name),
         Some((name, "default" | "latest")) => Ok(name),
         Some(_) => Err(ApiError::bad_request(format!("`{text:.80}`: there is one tag, `default`"))),
-    }
-}
-
-/// The snapshot's own name if there is a snapshot of this name; what has a tag is none.
-pub(super) async fn snapshot_called<'a>(e2b: &E2b, text: &'a str) -> ApiResult<Option<&'a str>> {
-    let Ok(name) = bare(text) else { return Ok(None) };
-    match e2b.plane.get_snapshot(name).await {
-        Ok(_) => Ok(Some(name)),
-        Err(SnapshotError::NotFound(_)) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 

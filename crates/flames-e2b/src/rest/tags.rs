@@ -58,8 +58,9 @@ pub(super) async fn remove(State(e2b): State<E2b>, Body(asked): Body<Remove>) ->
         let message = format!("the tag `{DEFAULT_TAG}` is the template itself: delete the template");
         return Err(ApiError::bad_request(message));
     }
-    for name in &names {
-        find(&e2b, name.as_str()).await?;
+    let there = e2b.plane.node().templates().await?;
+    if let Some(missing) = names.iter().find(|name| there.iter().all(|template| template.name != **name)) {
+        return Err(ApiError::no_template(missing.as_str()));
     }
     e2b.plane.remove_templates(&names).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -89,14 +90,7 @@ fn names(of: &TemplateName, tags: &[String]) -> ApiResult<Vec<TemplateName>> {
     if tags.is_empty() || tags.len() > MAX_TAGS {
         return Err(ApiError::bad_request(format!("`tags` must be 1 to {MAX_TAGS} tags")));
     }
-    let name = |tag: &String| match tag.as_str() {
-        tag if is_default(tag) => Ok(of.bare()),
-        tag => of.tagged(tag).map_err(|_| {
-            ApiError::bad_request(
-                "a tag must be a small letter or digit, then up to 62 of a-z, 0-9, '.', '_' and '-'",
-            )
-        }),
-    };
+    let name = |tag: &String| if is_default(tag) { Ok(of.bare()) } else { Ok(of.tagged(tag)?) };
     tags.iter().map(name).collect()
 }
 

@@ -3,12 +3,13 @@
 use super::Caller;
 use super::create::template;
 use super::model::ENVD_VERSION;
-use super::snapshots::snapshot_called;
+use super::snapshots::bare;
 use crate::E2b;
 use crate::error::{ApiError, ApiResult};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use flames_core::sandbox::error::SnapshotError;
 use flames_node::{Template, TemplateName, TemplateOrigin};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -72,9 +73,12 @@ pub(super) async fn alias(State(e2b): State<E2b>, Path(name): Path<String>) -> A
 
 /// A snapshot, a template with its tags, or one tag: to E2B a snapshot is a template.
 pub(super) async fn delete(State(e2b): State<E2b>, Path(text): Path<String>) -> ApiResult<StatusCode> {
-    if let Some(snapshot) = snapshot_called(&e2b, &text).await? {
-        e2b.plane.remove_snapshot(snapshot).await?;
-        return Ok(StatusCode::NO_CONTENT);
+    if let Ok(name) = bare(&text) {
+        match e2b.plane.remove_snapshot(name).await {
+            Ok(()) => return Ok(StatusCode::NO_CONTENT),
+            Err(SnapshotError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let (name, builds) = (template(&text)?, find_with_tags(&e2b, &text).await?);
     let goes = |build: &TemplateName| name.tag().is_none() || *build == name;

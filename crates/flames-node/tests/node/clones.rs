@@ -1,11 +1,11 @@
 //! Clones of one snapshot, as real microVMs: the promises of hazards C1 to C12, each shown from outside or by what
 //! runs inside.
 
-use crate::harness::{Home, qemu, request};
+use crate::harness::{Home, output, qemu, request, shell};
 use flames_node::{
     AccessToken, AfterSnapshot, BootPath, Contents, CreateVm, CreatedVm, ErrorKind, FailurePoint,
     GuestClient, GuestErrorKind, Identity, Keep, LocalNode, NetworkMode, Node, ProcessEvent, SnapshotId,
-    StartFrom, StartProcess, TakeSnapshot, TakenSnapshot, TemplateName, VmId, WriteFile,
+    StartFrom, TakeSnapshot, TakenSnapshot, TemplateName, VmId, WriteFile,
 };
 use futures::StreamExt;
 use std::collections::HashSet;
@@ -44,21 +44,6 @@ async fn start(node: &LocalNode, request: CreateVm) -> (VmId, GuestClient) {
     let created = node.create(request).await.unwrap();
     let guest = node.guest(&created.run).await.unwrap();
     (created.run, guest)
-}
-
-fn shell(command: &str) -> StartProcess {
-    StartProcess { command: "/bin/sh".into(), args: vec!["-c".into(), command.into()], ..Default::default() }
-}
-
-async fn output(guest: &GuestClient, command: &str) -> String {
-    let mut events = guest.start(&shell(command)).await.unwrap();
-    let mut text = Vec::new();
-    while let Some(event) = events.next().await {
-        if let ProcessEvent::Stdout(bytes) | ProcessEvent::Stderr(bytes) = event.unwrap() {
-            text.extend(bytes);
-        }
-    }
-    String::from_utf8(text).unwrap()
 }
 
 fn unix_nanos() -> i128 {

@@ -1,11 +1,10 @@
 //! Snapshots of a disk alone: what they hold, and what starts from them.
 
 use crate::fake_agent::Agent;
-use crate::harness::{Home, qemu, request};
+use crate::harness::{Home, output, qemu, request};
 use flames_node::{
-    AfterSnapshot, BootPath, Contents, CreateVm, ErrorKind, FailurePoint, GuestClient, Identity, Keep,
-    LocalNode, NetworkMode, Node, ProcessEvent, SnapshotId, StartFrom, StartProcess, TakeSnapshot,
-    TakenSnapshot, VmId, VmState,
+    AfterSnapshot, BootPath, Contents, CreateVm, ErrorKind, FailurePoint, Identity, Keep, LocalNode,
+    NetworkMode, Node, SnapshotId, StartFrom, TakeSnapshot, TakenSnapshot, VmId, VmState,
 };
 use flames_vmm::fake::FakeWorld;
 use std::path::PathBuf;
@@ -112,21 +111,6 @@ async fn an_altered_disk_is_refused_and_a_later_daemon_still_knows_a_whole_one()
     home.close().await;
 }
 
-fn shell(command: &str) -> StartProcess {
-    StartProcess { command: "/bin/sh".into(), args: vec!["-c".into(), command.into()], ..Default::default() }
-}
-
-async fn output(guest: &GuestClient, command: &str) -> String {
-    let mut events = guest.start(&shell(command)).await.unwrap();
-    let mut text = Vec::new();
-    while let Some(event) = events.next().await {
-        if let ProcessEvent::Stdout(bytes) | ProcessEvent::Stderr(bytes) = event.unwrap() {
-            text.extend(bytes);
-        }
-    }
-    String::from_utf8(text).unwrap()
-}
-
 /// Nothing is synced by the guest's program: what it wrote a moment ago must be there all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn vm_comes_back_from_its_disk_with_its_files_and_without_its_processes() {
@@ -171,11 +155,9 @@ async fn vm_that_writes_all_the_time_goes_on_after_a_snapshot_of_its_disk() {
     output(&guest, "(while :; do echo x >>/root/log; done) >/dev/null 2>&1 & echo first >/root/file").await;
     snapshot(&home.node, &run, AfterSnapshot::GoOn).await;
     assert_eq!(output(&guest, "echo second >/root/file; sync; cat /root/file").await, "second\n");
-    let (_, clone) = {
-        let from = StartFrom::Snapshot(id("s1"));
-        let created = home.node.create(CreateVm { from, ..request("run-2") }).await.unwrap();
-        (created.clone(), home.node.guest(&created.run).await.unwrap())
-    };
+    let from = StartFrom::Snapshot(id("s1"));
+    let created = home.node.create(CreateVm { from, ..request("run-2") }).await.unwrap();
+    let clone = home.node.guest(&created.run).await.unwrap();
     assert_eq!(output(&clone, "cat /root/file; test -s /root/log && echo log").await, "first\nlog\n");
     home.node.remove_snapshot(&id("s1")).await.unwrap();
 

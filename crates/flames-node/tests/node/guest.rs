@@ -1,50 +1,12 @@
 //! The agent in real microVMs: what only a guest of its own can show.
 
-use crate::harness::{Home, request};
+use crate::harness::{Home, output, request, shell};
 use flames_node::{
-    AGENT_PORT, AccessToken, Dial, FailurePoint, GuestClient, GuestErrorKind, GuestStream, InitRequest,
-    LocalNode, NetworkMode, Node, ProcessEvent, ProcessEvents, Result, StartProcess, TerminalSize, VmId,
+    AGENT_PORT, AccessToken, FailurePoint, GuestErrorKind, InitRequest, LocalNode, NetworkMode, Node,
+    ProcessEvent, ProcessEvents, StartProcess, TerminalSize, VmId,
 };
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-/// Connections to a run's agent that are not the node's own.
-#[derive(Debug)]
-struct Direct {
-    node: LocalNode,
-    run: VmId,
-}
-
-#[async_trait::async_trait]
-impl Dial for Direct {
-    async fn dial(&self) -> Result<GuestStream> {
-        self.node.connect(&self.run, AGENT_PORT).await
-    }
-}
-
-fn shell(command: &str) -> StartProcess {
-    StartProcess { command: "/bin/sh".into(), args: vec!["-c".into(), command.into()], ..Default::default() }
-}
-
-async fn output(guest: &GuestClient, command: &str) -> String {
-    let mut events = guest.start(&shell(command)).await.unwrap();
-    let mut text = Vec::new();
-    while let Some(event) = events.next().await {
-        if let ProcessEvent::Stdout(bytes) | ProcessEvent::Stderr(bytes) = event.unwrap() {
-            text.extend(bytes);
-        }
-    }
-    String::from_utf8(text).unwrap()
-}
-
-/// The node keeps the control token in the run's record.
-fn control_token(root: &Path) -> AccessToken {
-    let record = std::fs::read(root.join("data/vms/run-1/run.json")).unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
-    AccessToken::new(record["control_token"].as_str().unwrap())
-}
 
 fn unix_nanos() -> i64 {
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
@@ -62,9 +24,8 @@ async fn vm_that_is_initialised_again_is_another_sandbox() {
     let mut stream = old.start(&shell("echo on; exec sleep 1000")).await.unwrap();
     assert_eq!(stream.next().await.unwrap().unwrap(), ProcessEvent::Stdout("on\n".into()));
 
-    let control = control_token(home.root.path());
-    let direct = Arc::new(Direct { node: home.node.clone(), run: run.clone() });
-    let new = GuestClient::new(direct, AccessToken::new("token-of-the-clone"));
+    let control = AccessToken::new(home.control_token(&run));
+    let new = home.guest_with_token(&run, AccessToken::new("token-of-the-clone"));
     let mut message = InitRequest {
         entropy: Some(vec![7; 32]),
         access_token: Some("token-of-the-clone".into()),

@@ -3,8 +3,8 @@
 use crate::fake_agent::{Agent, FakeWithAgent, Heard};
 use flames_node::{
     AGENT_PORT, AccessToken, BootLevel, CreateVm, Dial, EgressPolicy, FailurePoint, GuestClient, GuestStream,
-    Identity, LeakKind, LocalNode, MiB, NetworkMode, Node, NodeConfig, Result, StartFrom, TemplateName,
-    TemplateSnapshots, VmId,
+    Identity, LeakKind, LocalNode, MiB, NetworkMode, Node, NodeConfig, ProcessEvent, Result, StartFrom,
+    StartProcess, TemplateName, TemplateSnapshots, VmId,
 };
 use flames_provider::conformance;
 use flames_vmm::VmmDriver;
@@ -130,6 +130,23 @@ fn real_assets() -> Option<PathBuf> {
 
 pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+/// A command of a shell.
+pub(crate) fn shell(command: &str) -> StartProcess {
+    StartProcess { command: "/bin/sh".into(), args: vec!["-c".into(), command.into()], ..Default::default() }
+}
+
+/// What a command of a shell writes, to both.
+pub(crate) async fn output(guest: &GuestClient, command: &str) -> String {
+    let mut events = guest.start(&shell(command)).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(event) = events.next().await {
+        if let ProcessEvent::Stdout(bytes) | ProcessEvent::Stderr(bytes) = event.unwrap() {
+            text.extend(bytes);
+        }
+    }
+    String::from_utf8(text).unwrap()
 }
 
 /// A create with usual values.

@@ -1,6 +1,6 @@
 //! Real microVMs under QEMU: they boot, talk, are isolated, and leave nothing.
 
-use crate::harness::{Home, count, request};
+use crate::harness::{Home, count, request, shell};
 use flames_node::{
     ErrorKind, FailurePoint, GuestClient, GuestErrorKind, LeakKind, NetworkMode, Node, ProcessEvent,
     StartProcess, Stdin, WriteFile,
@@ -8,10 +8,6 @@ use flames_node::{
 use futures::StreamExt;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-fn shell(command: &str) -> StartProcess {
-    StartProcess { command: "/bin/sh".into(), args: vec!["-c".into(), command.into()], ..Default::default() }
-}
 
 /// Output and exit code of a process.
 async fn output(guest: &GuestClient, process: &StartProcess) -> (String, i32) {

@@ -22,11 +22,11 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Bytes that are read at a time.
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 128 << 10;
 
 pub(crate) async fn download(
     agent: Arc<Agent>,
@@ -240,7 +240,6 @@ fn parse_range(text: &str, length: u64) -> Option<Result<Range<u64>, Unsatisfiab
 #[derive(Debug)]
 struct Reader {
     file: Arc<File>,
-    shelf: Shelf,
     limit: u64,
     encoder: Option<GzEncoder<Vec<u8>>>,
     done: bool,
@@ -263,76 +262,38 @@ fn body(reader: Reader) -> Body {
 impl Reader {
     /// Of the whole file, as it is.
     fn of(file: Arc<File>) -> Self {
-        Self { file, shelf: Shelf::default(), limit: u64::MAX, encoder: None, done: false }
+        Self { file, limit: u64::MAX, encoder: None, done: false }
     }
 
     /// The next bytes for the wire, or `None` at the end.
     fn piece(&mut self) -> io::Result<Option<Bytes>> {
         while !self.done {
-            let chunk = self.read()?;
-            self.done = chunk.length == 0;
-            let wire = self.encode(chunk)?;
+            let piece = self.read()?;
+            self.done = piece.is_empty();
+            let wire = self.encode(piece)?;
             if !wire.is_empty() {
-                return Ok(Some(wire));
+                return Ok(Some(wire.into()));
             }
         }
         Ok(None)
     }
 
-    fn read(&mut self) -> io::Result<Chunk> {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
         let size = usize::try_from(self.limit).unwrap_or(usize::MAX).min(CHUNK);
-        let mut chunk = self.shelf.take();
-        chunk.length = (&*self.file).read(&mut chunk.buffer[..size])?;
-        self.limit -= chunk.length as u64;
-        Ok(chunk)
+        let mut piece = vec![0; size];
+        let length = (&*self.file).read(&mut piece)?;
+        piece.truncate(length);
+        self.limit -= length as u64;
+        Ok(piece)
     }
 
-    fn encode(&mut self, chunk: Chunk) -> io::Result<Bytes> {
-        let Some(encoder) = &mut self.encoder else { return Ok(Bytes::from_owner(chunk)) };
-        encoder.write_all(chunk.as_ref())?;
+    fn encode(&mut self, piece: Vec<u8>) -> io::Result<Vec<u8>> {
+        let Some(encoder) = &mut self.encoder else { return Ok(piece) };
+        encoder.write_all(&piece)?;
         if self.done {
             encoder.try_finish()?;
         }
-        Ok(std::mem::take(encoder.get_mut()).into())
-    }
-}
-
-/// The buffers of one download that wait to be filled again.
-///
-/// A new one for each chunk would be memory that the kernel clears page by page as it is touched, which costs an
-/// emulated guest more than reading the file.
-#[derive(Clone, Debug, Default)]
-struct Shelf(Arc<Mutex<Vec<Box<[u8]>>>>);
-
-impl Shelf {
-    fn take(&self) -> Chunk {
-        let buffer = self.lock().pop().unwrap_or_else(|| vec![0; CHUNK].into());
-        Chunk { buffer, length: 0, shelf: self.clone() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Box<[u8]>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Bytes of a file in a buffer that goes back to its shelf once they were sent.
-#[derive(Debug)]
-struct Chunk {
-    buffer: Box<[u8]>,
-    length: usize,
-    shelf: Shelf,
-}
-
-impl AsRef<[u8]> for Chunk {
-    fn as_ref(&self) -> &[u8] {
-        &self.buffer[..self.length]
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.buffer);
-        self.shelf.lock().push(buffer);
+        Ok(std::mem::take(encoder.get_mut()))
     }
 }
 
