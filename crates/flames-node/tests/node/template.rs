@@ -3,7 +3,8 @@
 use crate::fake_agent::Agent;
 use crate::harness::Home;
 use flames_node::{
-    BuildProgress, BuildTemplate, ErrorKind, FailurePoint, Node, TemplateName, TemplateOrigin, TemplateSource,
+    BuildProgress, BuildTemplate, ErrorKind, FailurePoint, Node, StartUp, TemplateName, TemplateOrigin,
+    TemplateSource,
 };
 use flames_vmm::fake::FakeWorld;
 use std::path::Path;
@@ -82,9 +83,13 @@ async fn a_removed_template_takes_its_image_along_unless_another_name_has_it() {
 async fn a_tag_keeps_its_build_when_the_template_is_built_anew() {
     let home = home();
     let tree = tree(home.root.path());
-    let first = build(&home, "app", TemplateSource::Directory(tree.clone())).await.unwrap();
+    let (from, (progress, _news)) = (TemplateSource::Directory(tree.clone()), mpsc::channel(64));
+    let start_up = Some(StartUp { command: "serve".into(), ready: None });
+    let request = BuildTemplate { name: name("app"), from, start_up };
+    let first = home.node.build_template(request, progress).await.unwrap();
     let tagged = home.node.tag_template(&name("app"), name("app:stable")).await.unwrap();
     assert_eq!((&tagged.sha256, &tagged.image), (&first.sha256, &first.image));
+    assert_eq!((&tagged.start_up, tagged.start_up.is_some()), (&first.start_up, true));
     std::fs::write(tree.join("new"), "other content").unwrap();
     let second = build(&home, "app", TemplateSource::Directory(tree)).await.unwrap();
     assert_ne!(second.sha256, first.sha256);
