@@ -9,9 +9,16 @@ mode=ready
 for word in $($busybox cat /proc/cmdline); do
     case $word in flames.test=*) mode=${word#flames.test=} ;; esac
 done
-for port in /sys/class/virtio-ports/*; do
-    [ "$($busybox cat "$port/name" 2>/dev/null)" = flames.boot ] && exec 3<>"/dev/${port##*/}"
+# On a busy host QEMU answers for its ports after the kernel has started this program without a console.
+until [ -n "$($busybox cat /sys/class/tty/console/active)" ]; do $busybox usleep 2000; done
+exec </dev/console >/dev/console 2>&1
+device=
+until [ -n "$device" ]; do
+    for port in /sys/class/virtio-ports/*; do
+        [ "$($busybox cat "$port/name" 2>/dev/null)" = flames.boot ] && device=/dev/${port##*/}
+    done
 done
+exec 3<>"$device"
 
 power_off() { $busybox reboot -f; }
 panic() { echo c >/proc/sysrq-trigger; }

@@ -57,7 +57,7 @@ impl Mover {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
-        assert!(output.status.success(), "{command:?}: {told}");
+        assert!(output.status.success(), "{command:?}: {}: {told}", output.status);
         println!("{told}");
         told
     }

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 import sys
 import time
 import traceback
@@ -50,4 +51,7 @@ def main():
             failed += 1
             word = "FAILED"
         print(f"{word} {function.__name__} ({time.monotonic() - start:.2f} s)", flush=True)
-    sys.exit(1 if failed else 0)
+    # Not sys.exit: while the interpreter is taken down, threads of pyqwest, which carries the client's requests, may
+    # abort the process (https://github.com/curioswitch/pyqwest/issues/164; 0.12.0 still does).
+    sys.stderr.flush()
+    os._exit(1 if failed else 0)

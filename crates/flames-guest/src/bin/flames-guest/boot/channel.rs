@@ -7,6 +7,7 @@
 //! UART, so the agent says hello first, again and again until it is heard.
 
 use super::BootError;
+use super::uevents::Uevents;
 use crate::agent::Agent;
 use flames_guest::control::{BOOT_PORT, BootReport, Greeting, HostCommand, MIN_CONTROL_TOKEN};
 use nix::sys::termios::{InputFlags, LocalFlags, SetArg, tcgetattr, tcsetattr};
@@ -273,11 +274,24 @@ impl AsRawFd for Port {
 
 /// The port, or what stands for it.
 fn find() -> io::Result<(PathBuf, Medium)> {
-    match find_port() {
-        Ok(port) => Ok((port, Medium::VirtioPort)),
-        Err(no_port) => {
-            let command_line = std::fs::read_to_string("/proc/cmdline")?;
-            named_console(&command_line).map(|path| (path, Medium::SerialConsole)).ok_or(no_port)
+    if let Ok(port) = find_port() {
+        return Ok((port, Medium::VirtioPort));
+    }
+    let command_line = std::fs::read_to_string("/proc/cmdline")?;
+    match named_console(&command_line) {
+        Some(path) => Ok((path, Medium::SerialConsole)),
+        None => await_port().map(|path| (path, Medium::VirtioPort)),
+    }
+}
+
+/// Ports have their names when the VMM has answered the kernel, on a busy host maybe after the kernel started the agent.
+fn await_port() -> io::Result<PathBuf> {
+    let deadline = Instant::now() + PATIENCE;
+    let news = Uevents::open()?;
+    loop {
+        match find_port() {
+            Ok(port) => return Ok(port),
+            Err(no_port) => news.wait_until(deadline).map_err(|_| no_port)?,
         }
     }
 }

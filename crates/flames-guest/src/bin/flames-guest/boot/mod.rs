@@ -4,8 +4,10 @@
 
 mod channel;
 mod cmdline;
+mod console;
 mod mounts;
 mod network;
+mod uevents;
 
 pub(crate) use channel::BootChannel;
 pub(crate) use mounts::OwnDisk;
@@ -26,6 +28,7 @@ pub(crate) struct Booted {
 
 pub(crate) fn boot() -> Result<Booted, BootError> {
     mounts::early()?;
+    console::take_when_it_comes();
     let channel = BootChannel::open()?;
     match set_up() {
         Ok(disk) => Ok(Booted { channel, disk }),
