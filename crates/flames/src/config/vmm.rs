@@ -80,16 +80,23 @@ impl Vmm {
     /// What one key says about another, by the keys below `[vmm]`.
     pub(super) fn mistakes(&self) -> Vec<(&'static [&'static str], String)> {
         let contents = self.mmds.as_ref().and_then(|mmds| mmds.mistake());
-        let asked: [(&[&str], bool); 5] = [
+        let asked = if self.driver == VmmDriver::Qemu { self.not_for_qemu() } else { Vec::new() };
+        let not_there = asked.into_iter().map(|key| (key, "QEMU has none: it is Firecracker's".to_owned()));
+        not_there.chain(contents.map(|problem| (&["mmds", "contents"][..], problem))).collect()
+    }
+
+    /// The keys below `[vmm]` that are set and mean nothing to QEMU.
+    pub(crate) fn not_for_qemu(&self) -> Vec<&'static [&'static str]> {
+        let asked: [(&[&str], bool); 7] = [
+            (&["restore_memory"], self.restore_memory != RestoreMemory::default()),
+            (&["track_dirty_pages"], self.track_dirty_pages),
             (&["drive_limit"], self.drive_limit != Limit::default()),
             (&["receive_limit"], self.receive_limit != Limit::default()),
             (&["send_limit"], self.send_limit != Limit::default()),
             (&["free_page_reporting"], self.free_page_reporting),
             (&["mmds"], self.mmds.is_some()),
         ];
-        let asked = asked.into_iter().filter(|(_, asked)| *asked && self.driver == VmmDriver::Qemu);
-        let not_there = asked.map(|(key, _)| (key, "QEMU has none: it is Firecracker's".to_owned()));
-        not_there.chain(contents.map(|problem| (&["mmds", "contents"][..], problem))).collect()
+        asked.into_iter().filter(|(_, asked)| *asked).map(|(key, _)| key).collect()
     }
 
     /// What a guest has from its boot on, and a restored one if its snapshot's had it.

@@ -22,6 +22,15 @@ pub(crate) async fn driver(config: &Config, data_dir: &Path) -> anyhow::Result<A
         Wanted::Auto => {
             let pick = pick_vmm(&config.vmm.firecracker, &data_dir.join(KVM_MEASURE)).await;
             tracing::info!(vmm = ?pick.vmm, why = pick.why, "the VMM was picked by what this machine can do");
+            if pick.vmm == Vmm::Qemu {
+                for key in config.vmm.not_for_qemu() {
+                    let key = format!("vmm.{}", key.join("."));
+                    tracing::warn!(
+                        key,
+                        "this setting has no effect: QEMU was picked, and it is Firecracker's"
+                    );
+                }
+            }
             pick.vmm
         }
     };

@@ -255,7 +255,7 @@ impl Home {
         assert_eq!(status.success(), signal == "TERM", "{status}: {}", self.daemon_log());
     }
 
-    fn daemon_log(&self) -> String {
+    pub(crate) fn daemon_log(&self) -> String {
         std::fs::read_to_string(self.root.path().join("daemon.log")).unwrap_or_default()
     }
 

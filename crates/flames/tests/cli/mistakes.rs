@@ -89,6 +89,19 @@ fn every_mistake_in_a_configuration_is_told_with_file_line_and_key() {
 }
 
 #[test]
+fn vm_a_setting_that_the_picked_vmm_has_not_is_told() {
+    let Some(mut home) = Home::with_vms() else { return };
+    home.configure("\n[vmm]\nfree_page_reporting = true\n[vmm.drive_limit]\nbytes_per_s = 1000000\n");
+    home.up();
+    home.down("TERM");
+    let log = home.daemon_log();
+    let told = |key: &str| log.lines().any(|line| line.contains("has no effect") && line.contains(key));
+    let for_qemu = log.lines().any(|line| line.contains("the VMM was picked") && line.contains("Qemu"));
+    assert_eq!([told("vmm.free_page_reporting"), told("vmm.drive_limit")], [for_qemu; 2], "{log}");
+    assert!(!told("vmm.mmds"), "{log}");
+}
+
+#[test]
 fn the_shown_configuration_is_a_good_one_and_the_schema_is_json() {
     let home = Home::bare();
     fs::write(home.file("shown.toml"), home.ok(&["config", "show"])).unwrap();
