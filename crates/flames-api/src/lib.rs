@@ -22,6 +22,7 @@
 
 pub mod auth;
 mod extract;
+mod linger;
 pub mod model;
 mod patient;
 pub mod problem;

@@ -1,9 +1,12 @@
 //! Serves a router on TCP, plain or under TLS, and on a unix socket, with bounds on slow and many clients.
 
+use crate::linger::{Lingering, Unread};
 use crate::patient::Patient;
 use crate::unread;
 use axum::Router;
+use axum::extract::Request;
 use flames_ingress::clients::{Client, Clients};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -17,6 +20,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 /// A client that takes longer to send its headers is dropped.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -128,9 +132,14 @@ async fn converse<S>(stream: S, router: Router, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = TowerToHyperService::new(router);
+    let unread = Unread::default();
+    let stream = Lingering::new(Patient::new(stream, HEADER_TIMEOUT), unread.clone());
+    let router = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(unread.clone());
+        request
+    });
+    let (service, stream) = (TowerToHyperService::new(router), TokioIo::new(stream));
     let builder = connection_builder();
-    let stream = TokioIo::new(Patient::new(stream, HEADER_TIMEOUT));
     let connection = builder.serve_connection_with_upgrades(stream, service);
     if let Err(error) = watcher.watch(connection.into_owned()).await {
         tracing::debug!(%error, "a connection broke");

@@ -3,6 +3,7 @@
 //! What was not read is in the way of the next request of HTTP/1, so the connection cannot be used again, and a client that
 //! was not told would send the next one in vain. [`crate::server`] has this around every router that it serves.
 
+use crate::linger::Unread;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
@@ -14,17 +15,24 @@ use axum::response::Response;
 pub(crate) async fn end_connection(request: Request<Body>, next: Next) -> Response {
     let version = request.version();
     let has_body = !request.body().is_end_stream();
+    let unread = request.extensions().get::<Unread>().cloned();
     let mut response = next.run(request).await;
-    let status = response.status();
-    mark(version, has_body, status, response.headers_mut());
+    let refused = has_body && is_refusal(response.status());
+    mark(version, refused, response.headers_mut());
+    if let (true, Some(unread)) = (refused, unread) {
+        unread.note();
+    }
     response
 }
 
-fn mark(version: Version, has_body: bool, status: StatusCode, headers: &mut HeaderMap) {
-    let refused = status.is_client_error() || status.is_server_error();
+fn is_refusal(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
+}
+
+fn mark(version: Version, refused_with_body: bool, headers: &mut HeaderMap) {
     if version > Version::HTTP_11 {
         headers.remove(header::CONNECTION);
-    } else if refused && has_body {
+    } else if refused_with_body {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }
@@ -38,7 +46,7 @@ mod tests {
         if let Some(told) = by_router {
             headers.insert(header::CONNECTION, told.parse().unwrap());
         }
-        mark(version, has_body, status, &mut headers);
+        mark(version, has_body && is_refusal(status), &mut headers);
         headers.get(header::CONNECTION).map(|told| told.to_str().unwrap().to_owned())
     }
 

@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -120,6 +120,31 @@ async fn a_refusal_of_a_request_with_a_body_ends_its_connection_and_no_other_ans
     assert_eq!(told_of_the_connection(router().await, without_body).await, (404, None));
     let well = post(r#"{"template":"mini"}"#);
     assert_eq!(told_of_the_connection(router().await, &well).await, (201, None));
+}
+
+/// One that reads only when all is sent, as simple clients do.
+#[tokio::test]
+async fn a_client_that_is_refused_while_it_sends_can_send_on_and_reads_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("api.sock");
+    let (listener, shutdown) = (UnixListener::bind(&socket).unwrap(), CancellationToken::new());
+    let serving = server::serve_unix(listener, House::local().await.router(), shutdown.clone());
+    let client = async {
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        let length = 16 << 20;
+        let head = format!(
+            "PUT /v1/sandboxes/x/files?path=/a HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The refusal is there, and no socket holds all of the rest.
+        stream.readable().await.unwrap();
+        stream.write_all(&vec![7; length]).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        shutdown.cancel();
+    };
+    tokio::join!(serving, client);
 }
 
 /// As an answer that is forwarded, whose server read only half of the request.
