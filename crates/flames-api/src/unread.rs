@@ -19,7 +19,7 @@ pub(crate) async fn end_connection(request: Request<Body>, next: Next) -> Respon
     let mut response = next.run(request).await;
     let refused = has_body && is_refusal(response.status());
     mark(version, refused, response.headers_mut());
-    if let (true, Some(unread)) = (refused, unread) {
+    if let (true, Some(unread)) = (refused && version <= Version::HTTP_11, unread) {
         unread.note();
     }
     response
