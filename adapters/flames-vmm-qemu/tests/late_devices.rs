@@ -27,7 +27,7 @@ async fn the_agent_waits_for_its_port_and_takes_the_console_when_it_comes() {
         .spawn()
         .unwrap();
 
-    let mut qmp = Qmp::connect(&run_dir.join("qmp.sock")).await;
+    let mut qmp = Qmp::connect(run_dir).await;
     qmp.guest_waits_for_nothing_from_its_disks().await;
     let (boot, mut console) = tokio::join!(connect(run_dir, "boot.sock"), connect(run_dir, "console.sock"));
     let (boot, mut to_guest) = boot.into_split();
@@ -76,8 +76,8 @@ struct Qmp {
 }
 
 impl Qmp {
-    async fn connect(socket: &Path) -> Self {
-        let (words, socket) = connect(socket.parent().unwrap(), "qmp.sock").await.into_split();
+    async fn connect(run_dir: &Path) -> Self {
+        let (words, socket) = connect(run_dir, "qmp.sock").await.into_split();
         let mut qmp = Self { words: BufReader::new(words).lines(), socket };
         within(qmp.words.next_line()).await.unwrap().expect("a greeting");
         qmp.ask("qmp_capabilities", json!({})).await;

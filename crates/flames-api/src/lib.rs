@@ -22,7 +22,6 @@
 
 pub mod auth;
 mod extract;
-mod linger;
 pub mod model;
 mod patient;
 pub mod problem;

@@ -1,8 +1,7 @@
 //! Serves a router on TCP, plain or under TLS, and on a unix socket, with bounds on slow and many clients.
 
-use crate::linger::{Lingering, Unread};
 use crate::patient::Patient;
-use crate::unread;
+use crate::unread::{self, Unread};
 use axum::Router;
 use axum::extract::Request;
 use flames_ingress::clients::{Client, Clients};
@@ -133,7 +132,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let unread = Unread::default();
-    let stream = Lingering::new(Patient::new(stream, HEADER_TIMEOUT), unread.clone());
+    let stream = Patient::new(stream, HEADER_TIMEOUT, unread.clone());
     let router = router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(unread.clone());
         request

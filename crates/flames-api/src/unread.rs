@@ -3,12 +3,27 @@
 //! What was not read is in the way of the next request of HTTP/1, so the connection cannot be used again, and a client that
 //! was not told would send the next one in vain. [`crate::server`] has this around every router that it serves.
 
-use crate::linger::Unread;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether a request of the connection was answered with bytes of it still to come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unread(Arc<AtomicBool>);
+
+impl Unread {
+    pub(crate) fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_noted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Says that the connection ends, with a refusal of a request that has a body, and where the router says so itself: by
 /// `Connection: close` in its answer, as it does for whom it forwards to. HTTP/2 has no word for it, and no need.
